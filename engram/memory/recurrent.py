@@ -1,0 +1,54 @@
+"""Recurrent memory tokens: a few vectors that the backbone rewrites at every tick (muVLA, arXiv 2606.12497, 1.4-1.5).
+
+The hidden states at the memory positions become the next tick's memory tokens. Three rules say how:
+
+plain  M' = h                               the paper's; with K = 1 (a detach by the caller) its "detach"
+ema    M' = a sg(h) + (1 - a) sg(M)         the paper's detached moving average
+gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need not change is left alone, so that what was
+       seen once survives delays never trained on (b = -2 keeps the gate mostly shut at the start)
+
+Legend: B rows, M memory tokens, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from engram import carry as carries
+from engram.carry import Carry
+from engram.memory.base import Memory
+
+
+class Recurrent(Memory):
+    """`tokens` (M >= 1) vectors of `width`, learned at the start; `rule` is "plain", "gated" or a float (the ema's a)."""
+
+    KEY = "memory/tokens"
+
+    def __init__(self, tokens: int, width: int, rule: str | float = "gated", initial_std: float = 1.0):
+        super().__init__()
+        if tokens < 1:
+            raise ValueError(f"memory tokens: expected at least 1, found {tokens}; use no memory (m=0) for a plain policy")
+        if rule not in ("plain", "gated") and not (isinstance(rule, float) and 0 <= rule <= 1):
+            raise ValueError(f"memory rule: expected 'plain', 'gated' or an ema rate in [0, 1], found {rule!r}")
+        self.rule = rule
+        self.initial = nn.Parameter(initial_std * torch.randn(tokens, width))
+        self.gate = nn.Linear(2 * width, width) if rule == "gated" else None
+        if self.gate is not None:
+            nn.init.constant_(self.gate.bias, -2.0)
+
+    def init(self, batch: int) -> Carry:
+        return {self.KEY: self.initial.expand(batch, -1, -1)}
+
+    def write(self, carry: Carry, x_BND: Tensor, tick_B: Tensor, mask_B: Tensor) -> Carry:
+        """`x_BND` are the hidden states at the memory positions (N = M)."""
+        return carries.where(mask_B, {self.KEY: self._next(carry[self.KEY], x_BND)}, carry)
+
+    def read(self, carry: Carry, query_BND: Tensor, tick_B: Tensor) -> tuple[Tensor, Tensor]:
+        tokens_BMD = carry[self.KEY]
+        return tokens_BMD, torch.ones(tokens_BMD.shape[:2], dtype=torch.bool, device=tokens_BMD.device)
+
+    def _next(self, old_BMD: Tensor, new_BMD: Tensor) -> Tensor:
+        if self.gate is not None:
+            return torch.lerp(old_BMD, new_BMD, self.gate(torch.cat([old_BMD, new_BMD], -1)).sigmoid())
+        if self.rule == "plain":
+            return new_BMD
+        return torch.lerp(old_BMD.detach(), new_BMD.detach(), self.rule)

@@ -1,0 +1,29 @@
+"""The contract of a policy: observe at every tick, act when planning, learn from the same step."""
+
+import abc
+
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from engram.carry import Carry
+from engram.types import Chunk, Observation, Window
+
+
+class Policy(nn.Module, abc.ABC):
+    """A robot policy whose memory is a value. Nothing of an episode ever lives on the module."""
+
+    @abc.abstractmethod
+    def init(self, batch: int) -> Carry:
+        """The carry that `batch` episodes start with: lasting keys only; pure."""
+
+    @abc.abstractmethod
+    def observe(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> Carry:
+        """Perceive one control tick and write memory. Rows with `first` forget all before. Called at EVERY tick."""
+
+    @abc.abstractmethod
+    def act(self, carry: Carry) -> tuple[Chunk, Carry]:
+        """Plan from the carry alone (its `now/...` entries come from `observe`). Called only when (re)planning."""
+
+    @abc.abstractmethod
+    def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        """The same step over a window: scalar loss, the carry after it (lasting keys, in graph), detached metrics."""

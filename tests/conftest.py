@@ -1,0 +1,13 @@
+"""Settings of the whole suite. Must not import engram: the jaxtyping hook has to see its first import."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # plots go to files, with or without a display
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)  # the tensors of the tests are too small to share; threads would only wait for one another
+
+settings.register_profile("engram", deadline=None, derandomize=True)  # same cases everywhere, and no wall times
+settings.load_profile("engram")
