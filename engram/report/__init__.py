@@ -1,0 +1,8 @@
+"""What a run showed: one self-contained HTML page, one picture, and result tables that carry their provenance."""
+
+from engram.report.page import write
+from engram.report.picture import figure
+from engram.report.table import write_result
+from engram.report.video import side_by_side
+
+__all__ = ["figure", "side_by_side", "write", "write_result"]

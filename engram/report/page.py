@@ -1,0 +1,255 @@
+"""The report of a run: one HTML file that needs no network and no other file, readable in dark and light."""
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from engram.report import plots, words
+from engram.report.assets import CSS, JS
+from engram.report.provenance import short
+from engram.report.run import Json, Run, read
+from engram.report.table import cell, replace_text
+from engram.report.theme import label, percent, svg
+
+PROVENANCE = (
+    "commit", "seeds", "machine", "versions", "train_seconds", "wall_seconds", "frames_per_second_train", "counters",
+    "notes",
+)  # fmt: skip
+VIDEO_BYTES = 3_500_000  # of mp4; with base64 the page stays under 5 MB
+
+
+def write(run: Path, out: Path | None = None) -> Path:
+    """Write the report of a run directory to `out` (default RUN/report.html) and return its path.
+
+    Parts that the run does not have are named in one line instead. ValueError where `summary.json` is absent or
+    malformed, or a metrics or evaluation file holds a line that is not JSON.
+    """
+    found = read(Path(run))
+    target = Path(out) if out else found.path / "report.html"
+    replace_text(target, render(found))
+    return target
+
+
+def render(run: Run) -> str:
+    """The whole page as text."""
+    charts = [_success(run), _interventions(run), _delay(run), _learning(run), _drift(run)]
+    body = [
+        _head(run),
+        _videos(run),
+        f'<div class="two">{"".join(charts)}</div>',
+        _attention(run),
+        _episodes(run),
+        _provenance(run),
+        _repeat(run),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(words.headline(run))} · {escape(run.task)}</title><style>{CSS}</style></head>\n"
+        f"<body><main>{''.join(body)}</main><script>{JS}</script></body></html>\n"
+    )
+
+
+def _head(run: Run) -> str:
+    tiles = [(percent(r["success"]), f"{label(name)}, cue hidden") for name, r in run.policies.items()]
+    tiles += [(percent(run.chance), "chance: the expert that never saw the cue")] if run.chance is not None else []
+    changed: Json = run.summary.get("interventions") or {}
+    if "zero" in changed:
+        tiles.append((percent(changed["zero"]["success"]), "μVLA with its memory zeroed"))
+    if changed.get("swap", {}).get("donor_choice") is not None:
+        tiles.append((percent(changed["swap"]["donor_choice"]), "choose the donor's colour after memories are swapped"))
+    boxes = "".join(f"<div><b>{value}</b><span>{escape(text)}</span></div>" for value, text in tiles)
+    return (
+        f'<header><p class="eyebrow">Engram report · {escape(run.task)}{_when(run)}</p>'
+        f"<h1>{escape(words.headline(run))}</h1>"
+        f'<p class="lead">{escape(words.lead(run))}</p><p class="note">{escape(words.paired(run))}</p>'
+        f'<div class="tiles">{boxes}</div></header>'
+    )
+
+
+def _when(run: Run) -> str:
+    seconds, sha = run.summary.get("wall_seconds"), run.summary.get("commit")
+    made = f" · made in {seconds / 60:.1f} minutes" if seconds else ""
+    return made + (f" · commit {escape(short(sha))}" if sha else "")
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _absent(title: str, why: str) -> str:
+    return _section(title, f'<p class="note">{escape(why)}</p>')
+
+
+def _plot(drawing: str, caption: str) -> str:
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _videos(run: Run) -> str:
+    title = "The same episodes, seen by both"
+    if not run.videos:
+        return _absent(title, "This run recorded no videos.")
+    by_seed: dict[int, list[Json]] = {}
+    for video in run.videos:
+        by_seed.setdefault(video["seed"], []).append(video)
+    pairs, left, skipped = [], VIDEO_BYTES, []
+    for seed, clips in by_seed.items():
+        size = sum((run.path / "videos" / clip["file"]).stat().st_size for clip in clips)
+        if size > left:
+            skipped.append(seed)
+            continue
+        left -= size
+        pairs.append(_pair(run, seed, clips))
+    notes = [f"Left out to keep the page small: seed {s}." for s in skipped]
+    notes += [f"Listed but not found: {name}." for name in run.missing]
+    trailer = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
+    return _section(title, f'{_player()}<div class="pairs">{"".join(pairs)}</div>{trailer}')
+
+
+def _pair(run: Run, seed: int, clips: list[Json]) -> str:
+    ordered = sorted(clips, key=lambda clip: (clip["policy"] != "memoryless", clip["policy"]))
+    answer = f" · the cue was {escape(str(clips[0]['answer']))}" if clips[0].get("answer") else ""
+    single = " single" if len(clips) == 1 else ""
+    inner = "".join(_clip(run, clip) for clip in ordered)
+    return f'<div class="pair{single}"><p>Episode with seed {seed}{answer}</p><div>{inner}</div></div>'
+
+
+def _clip(run: Run, clip: Json) -> str:
+    choice = f"chose {clip['choice']}" if clip.get("choice") else "chose nothing"
+    good = bool(clip["success"])
+    verdict = f'<span class="{"good" if good else "bad"}">{"✓" if good else "✗"} {escape(choice)}</span>'
+    outcome = "succeeds" if good else "fails"
+    alt = f"Video: {label(clip['policy'])} on seed {clip['seed']}, {outcome}, {choice}"
+    caption = f"<br>{escape(clip['caption'])}" if clip.get("caption") else ""
+    return (
+        f'<figure class="clip">{_video(run.path / "videos" / clip["file"], alt)}'
+        f"<figcaption><strong>{escape(label(clip['policy']))}</strong> {verdict}{caption}</figcaption></figure>"
+    )
+
+
+def _video(file: Path, alt: str) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    source = f"data:video/mp4;base64,{data}"
+    return f'<video muted playsinline preload="auto" aria-label="{escape(alt)}" src="{source}"></video>'
+
+
+def _player() -> str:
+    return (
+        '<div class="player"><button type="button">Play</button><button type="button">Restart</button>'
+        '<input type="range" min="0" max="1000" value="0" aria-label="Position in all videos">'
+        "<output>0.0 s</output></div>"
+    )
+
+
+def _success(run: Run) -> str:
+    alt = words.success_alt(run)
+    drawing = svg(lambda ax, theme: plots.success(ax, theme, run), 5.2, 3.3, alt)
+    caption = f"Bars: share of episodes. Lines: Wilson 95 % intervals. {words.chance(run)}"
+    return _section("Success", _plot(drawing, caption))
+
+
+def _interventions(run: Run) -> str:
+    title = "What memory is worth"
+    if not run.summary.get("interventions"):
+        return _absent(title, "This run tried no interventions on memory.")
+    height = 1.0 + 0.34 * len(plots.intervention_rows(run))
+    drawing = svg(lambda ax, theme: plots.interventions(ax, theme, run), 5.2, height, words.intervention_alt(run))
+    caption = (
+        "Same weights, same kind of episodes; only the carried memory is changed, when the choice begins unless a tick "
+        f"is named. {words.chance(run)}"
+    )
+    return _section(title, _plot(drawing, caption))
+
+
+def _delay(run: Run) -> str:
+    title = "How long it lasts"
+    if not run.summary.get("delay_curve"):
+        return _absent(title, "This run measured no success against delay.")
+    drawing = svg(lambda ax, theme: plots.delay(ax, theme, run), 5.2, 3.2, words.delay_alt(run))
+    return _section(title, _plot(drawing, f"Bands: Wilson 95 % intervals. {words.chance(run)}"))
+
+
+def _learning(run: Run) -> str:
+    title = "Learning"
+    if not plots.loss_curves(run):
+        return _absent(title, "This run logged no training metrics.")
+    drawing = svg(lambda ax, theme: plots.learning(ax, theme, run), 5.2, 3.2, words.learning_alt(run))
+    spent = run.summary.get("train_seconds")
+    rate = run.summary.get("frames_per_second_train")
+    cost = f" Training took {spent / 60:.1f} minutes." if isinstance(spent, int | float) else ""
+    cost += f" {rate:,.0f} frames a second." if isinstance(rate, int | float) else ""
+    return _section(title, _plot(drawing, f"Faint: as logged. Bold: smoothed in the logarithm.{cost}"))
+
+
+def _drift(run: Run) -> str:
+    title = "When memory changes"
+    if not plots.drift_bands(run):
+        return _absent(title, "No evaluated policy has a memory that moves, or its drift was not recorded.")
+    drawing = svg(lambda ax, theme: plots.drift(ax, theme, run), 5.2, 3.2, words.drift_alt(run))
+    caption = "Cosine distance between the memory of one tick and the next: median and quartiles over episodes."
+    return _section(title, _plot(drawing, caption))
+
+
+def _attention(run: Run) -> str:
+    if not run.attention:
+        return _absent("Where it looks", "This run recorded no attention overlays.")
+    clips = "".join(
+        f'<figure class="clip">{_video(file, f"Attention overlay {file.stem}")}'
+        f"<figcaption>{escape(file.stem.removeprefix('attention-').replace('-', ' '))}</figcaption></figure>"
+        for file in run.attention
+    )
+    return _section("Where it looks", f'{_player()}<div class="pairs">{clips}</div>')
+
+
+def _episodes(run: Run) -> str:
+    rows = words.episode_rows(run)
+    if not rows:
+        return _absent("Episodes and counters", "No per-episode evaluation files were found.")
+    note = "Totals over episodes; the run fails where counters disagree. An error is never a failed episode."
+    return _section("Episodes and counters", f'<p class="note">{note}</p>{_table(rows)}')
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    number = {key: all(isinstance(row.get(key, 0), int | float) for row in rows) for key in columns}
+    kind = {key: ' class="n"' if number[key] else "" for key in columns}
+    head = "".join(f'<th scope="col"{kind[key]}>{escape(key)}</th>' for key in columns)
+    lines = [[f"<td{kind[key]}>{escape(_shown(row.get(key)))}</td>" for key in columns] for row in rows]
+    body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _provenance(run: Run) -> str:
+    pairs = [pair for key in PROVENANCE if run.summary.get(key) for pair in _flat(key, run.summary[key])]
+    if not pairs:
+        return _absent("Provenance", "The summary names no commit, versions or seeds.")
+    rows = "".join(
+        f'<tr><th scope="row">{escape(key.replace("_", " "))}</th><td class="wrap">{escape(value)}</td></tr>'
+        for key, value in pairs
+    )
+    return _section("Provenance", f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>')
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    """A provenance entry as table rows: notes one row each, other objects on one line."""
+    if not isinstance(value, dict):
+        return [(key, _shown(value))]
+    if key == "notes":
+        return [(name, _shown(note)) for name, note in value.items()]
+    return [(key, " · ".join(f"{name} {_shown(item)}" for name, item in value.items()))]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value < 1e6 else cell(value)
+
+
+def _repeat(run: Run) -> str:
+    sha = str(run.summary.get("commit", "")).removesuffix("-dirty")
+    default = ([f"git checkout {sha}"] if sha and sha != "unknown" else []) + ["make quickstart"]
+    commands = run.summary.get("commands") or default
+    return _section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>")

@@ -1,0 +1,59 @@
+"""Where a number comes from: the commit, the versions and the machine. Every result file carries all three."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
+
+
+def commit() -> str:
+    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout."""
+    sha, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return "unknown" if sha is None else sha + ("-dirty" if dirty else "")
+
+
+def versions() -> dict[str, str]:
+    """Package -> installed version, of those that can change a result; 'absent' where not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def machine() -> dict[str, str | int | float]:
+    """What the numbers were computed on: processor, cores this process may use, memory in GB, system."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(pages / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def short(sha: str) -> str:
+    """The first twelve digits of a commit, and still '-dirty' where it was."""
+    return sha[:12] + ("-dirty" if sha.endswith("-dirty") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.machine()

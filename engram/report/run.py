@@ -1,0 +1,136 @@
+"""A finished run as it lies on disk, read once and checked before anything is drawn.
+
+RUN/summary.json                      required; what `engram quickstart` measured
+RUN/POLICY/metrics.jsonl              training: {"step", "loss", ...} a line
+RUN/eval/*.jsonl                      evaluation: one episode a line
+RUN/videos/videos.json and *.mp4      [{"file", "policy", "seed", "success", "choice", "answer", "caption"}]
+RUN/videos/attention-*.mp4            overlays of where memory and action tokens look
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+EpisodeKey = tuple[str, str, str]  # task, policy, intervention ("none" where memory is left alone)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report draws from. Parts that the run did not make are empty."""
+
+    path: Path
+    summary: Json
+    metrics: dict[str, list[Json]]
+    episodes: dict[EpisodeKey, list[Json]]
+    videos: list[Json]
+    attention: list[Path]
+    missing: list[str]
+
+    @property
+    def task(self) -> str:
+        """Name of the task that the run trained for."""
+        return self.summary["task"]
+
+    @property
+    def policies(self) -> dict[str, Json]:
+        """Policy name -> its evaluation summary on `task`, in the order of the file."""
+        return self.summary["policies"]
+
+    @property
+    def chance(self) -> float | None:
+        """Measured success of the expert blind to the cue, or None where the run did not measure it."""
+        return self.summary["chance"]["success"] if self.summary.get("chance") else None
+
+
+def read(path: Path) -> Run:
+    """Read a run directory; ValueError where `summary.json` is absent or not what the report needs."""
+    videos, missing = _videos(path / "videos")
+    return Run(
+        path=path,
+        summary=_summary(path / "summary.json"),
+        metrics={file.parent.name: list(_lines(file)) for file in sorted(path.glob("*/metrics.jsonl"))},
+        episodes=_episodes(path / "eval"),
+        videos=videos,
+        attention=sorted((path / "videos").glob("attention-*.mp4")),
+        missing=missing,
+    )
+
+
+def _summary(file: Path) -> Json:
+    if not file.is_file():
+        raise ValueError(f"{file}: expected the summary of a finished run, found no such file; run `engram quickstart`")
+    summary = _parse(file.read_text(), str(file))
+    task, policies, chance = (summary.get(key) for key in ("task", "policies", "chance"))
+    if not isinstance(task, str):
+        raise _wrong(file, '"task" to be a string', task)
+    if not isinstance(policies, dict) or not policies:
+        raise _wrong(file, '"policies" to map at least one name to its result', policies)
+    results = {f'"policies.{name}"': result for name, result in policies.items()}
+    for key in ("interventions", "visible"):
+        results |= {f'"{key}.{name}"': result for name, result in _mapping(file, summary, key).items()}
+    results |= {'"chance"': chance} if chance is not None else {}
+    for where, result in results.items():
+        _check_rate(file, where, result)
+    for point in summary.get("delay_curve") or []:
+        _check_rate(file, '"delay_curve" point', point)
+    return summary
+
+
+def _mapping(file: Path, summary: Json, key: str) -> Json:
+    found = summary.get(key) or {}
+    if not isinstance(found, dict):
+        raise _wrong(file, f'"{key}" to be an object', found)
+    return found
+
+
+def _check_rate(file: Path, where: str, result: Any) -> None:
+    rate = result.get("success") if isinstance(result, dict) else None
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise _wrong(file, f'{where} to hold "success" in [0, 1]', result)
+
+
+def _wrong(file: Path, expected: str, found: Any) -> ValueError:
+    return ValueError(f"{file}: expected {expected}, found {found!r:.120}; run `engram quickstart` again to rewrite it")
+
+
+def _parse(text: str, where: str) -> Json:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: expected JSON, found {text!r:.60} ({error}); delete it and run again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected a JSON object, found {text!r:.60}; delete it and run again")
+    return value
+
+
+def _lines(file: Path) -> Iterator[Json]:
+    """The objects of a JSONL file. A last line without its newline is a write cut short by a kill: left out."""
+    whole, _, _ = file.read_text().rpartition("\n")
+    for number, line in enumerate(whole.splitlines(), start=1):
+        if line.strip():
+            yield _parse(line, f"{file}:{number}")
+
+
+def _episodes(folder: Path) -> dict[EpisodeKey, list[Json]]:
+    found: dict[EpisodeKey, list[Json]] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for episode in _lines(file):
+            key = (episode["task"], episode["policy"], episode.get("intervention") or "none")
+            found.setdefault(key, []).append(episode)
+    return found
+
+
+def _videos(folder: Path) -> tuple[list[Json], list[str]]:
+    """The videos listed in the sidecar that exist, and the names of those that do not."""
+    sidecar = folder / "videos.json"
+    if not sidecar.is_file():
+        return [], []
+    try:
+        listed = json.loads(sidecar.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{sidecar}: expected a JSON list of videos ({error}); delete it to do without") from None
+    present = [video for video in listed if (folder / video["file"]).is_file()]
+    return present, [video["file"] for video in listed if video not in present]

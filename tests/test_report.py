@@ -1,0 +1,286 @@
+"""The report: every part of a synthetic run reaches the page, missing parts are said, broken files are named."""
+
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engram import report
+from engram.report import page, plots, provenance, video, words
+from engram.report.run import read
+
+POLICIES = {"memoryless": 0.345, "mu_vla": 0.965}
+COLOURS = ("red", "green", "blue")
+
+
+def wilson(rate: float, n: int) -> dict:
+    """A result as evaluation writes it."""
+    z = 1.96
+    middle, half = (
+        (rate + z * z / (2 * n)) / (1 + z * z / n),
+        z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)),
+    )
+    half /= 1 + z * z / n
+    return {"success": rate, "episodes": n, "successes": round(rate * n), "ci95": [middle - half, middle + half]}
+
+
+def summary() -> dict:
+    """A complete summary.json."""
+    delays = [5, 10, 20, 50, 100]
+    return {
+        "task": "recall-color-3",
+        "chance": wilson(0.329, 1000),
+        "policies": {name: wilson(rate, 200) for name, rate in POLICIES.items()},
+        "interventions": {
+            "swap": wilson(0.31, 200) | {"donor_choice": 0.925},
+            "zero": wilson(0.34, 200),
+            "noise": wilson(0.355, 200),
+            "freeze": wilson(0.96, 200),
+            "reset": wilson(0.33, 200),
+        },
+        "visible": {"memoryless": wilson(0.985, 200), "mu_vla": wilson(0.98, 200)},
+        "delay_curve": [
+            {"policy": name, "delay": d} | wilson(rate if name == "memoryless" else rate - d / 1000, 200)
+            for name, rate in POLICIES.items()
+            for d in delays
+        ],
+        "trained_delay": [5, 20],
+        "paired": {"a": "mu_vla", "b": "memoryless", "p_value": 3.1e-29, "only_a": 126, "only_b": 2},
+        "train_seconds": 401.5,
+        "wall_seconds": 611.0,
+        "frames_per_second_train": 912.4,
+        "commit": "0123456789abcdef0123456789abcdef01234567-dirty",
+        "versions": {"python": "3.11.2", "torch": "2.13.0"},
+        "machine": {"processor": "a processor", "cores": 2, "memory_gb": 8.0},
+        "seeds": {"train": [0, 399], "validation": [500_000, 500_099], "test": [1_000_000, 1_000_199]},
+        "counters": {"observations": 18_000, "plans": 9_000, "writes": 18_000, "errors": 0},
+        "notes": {"privileged labels": "pretraining used object positions & colours of <single> frames, seeds 2e9 up"},
+    }
+
+
+def episode(policy: str, intervention: str | None, seed: int, rng: np.random.Generator) -> dict:
+    """One line of an evaluation file."""
+    onset = 8 + int(rng.integers(5, 20))
+    ticks = onset + 14
+    still = np.where((np.arange(ticks) < 8) | (np.arange(ticks) >= onset), 0.12, 0.015)
+    drift = still * rng.lognormal(0, 0.4, ticks) if policy == "mu_vla" else np.zeros(ticks)
+    return {
+        "task": "recall-color-3", "seed": seed, "policy": policy, "intervention": intervention,
+        "success": bool(rng.random() < POLICIES[policy]), "choice": "red", "answer": "red", "donor_answer": None,
+        "ticks": ticks, "onset": onset, "cue_end": 8, "return": 1.0, "error": None,
+        "counters": {"observations": ticks, "plans": ticks, "writes": ticks, "renders": ticks + 1},
+        "drift": drift[1:].tolist(),
+    }  # fmt: skip
+
+
+def clip(path: Path, ticks: int, tint: tuple[int, int, int]) -> Path:
+    """A square that crosses a small picture."""
+    frames = np.full((ticks, 96, 128, 3), 40, np.uint8)
+    for t in range(ticks):
+        x = 4 + 100 * t // ticks
+        frames[t, 40:56, x : x + 16] = tint
+    return video.write_frames(path, frames, 20)
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory that has every part."""
+    run, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
+    (run / "summary.json").write_text(json.dumps(summary()))
+    (run / "eval").mkdir()
+    (run / "videos").mkdir()
+    for policy, floor in (("memoryless", 0.3), ("mu_vla", 0.04)):
+        (run / policy).mkdir()
+        losses = (floor + np.exp(-np.arange(600) / 120)) * rng.lognormal(0, 0.25, 600)
+        lines = [json.dumps({"step": s, "loss": loss, "lr": 1e-3}) for s, loss in enumerate(losses.tolist())]
+        (run / policy / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 600, "lo')
+        for intervention in (None, "zero") if policy == "mu_vla" else (None,):
+            file = run / "eval" / f"recall-color-3-{policy}-{intervention or 'none'}.jsonl"
+            file.write_text("".join(json.dumps(episode(policy, intervention, s, rng)) + "\n" for s in range(40)))
+    listed = []
+    for i, colour in enumerate(COLOURS[:2]):
+        for policy, good in (("mu_vla", True), ("memoryless", False)):
+            name = f"{policy}-{i}.mp4"
+            clip(run / "videos" / name, 40 + 10 * i + 8 * good, (200, 60, 60) if good else (60, 60, 200))
+            listed.append({"file": name, "policy": policy, "seed": 1_000_000 + i, "success": good, "answer": colour,
+                           "choice": colour if good else COLOURS[2], "caption": ""})  # fmt: skip
+    (run / "videos" / "videos.json").write_text(json.dumps(listed))
+    clip(run / "videos" / "attention-mu_vla.mp4", 30, (230, 200, 60))
+    return run
+
+
+@pytest.fixture
+def run(complete: Path, tmp_path: Path) -> Path:
+    """A copy of the complete run, to be changed."""
+    return Path(shutil.copytree(complete, tmp_path / "run"))
+
+
+def change(run: Path, **entries: object) -> None:
+    """Overwrite entries of summary.json."""
+    (run / "summary.json").write_text(json.dumps(summary() | entries))
+
+
+def test_page_is_one_file_and_holds_every_part(complete: Path, tmp_path: Path) -> None:
+    text = report.write(complete, tmp_path / "page.html").read_text()
+    assert "One guesses, one remembers" in text
+    for part in ("34.5 %", "96.5 %", "92.5 %", "p &lt; 10⁻¹²", "0123456789ab-dirty", "object positions &amp; colours"):
+        assert part in text
+    assert text.count('src="data:video/mp4;base64,') == 5
+    assert text.count('<svg viewBox="') == 5
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text), "the page refers to another file"
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert len(text) < 5_000_000
+
+
+def test_plots_are_well_formed_described_and_follow_the_colour_scheme(complete: Path) -> None:
+    drawings = re.findall(r"<svg .*?</svg>", page.render(read(complete)), flags=re.DOTALL)
+    for drawing in drawings:
+        ElementTree.fromstring(drawing.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+        assert 'aria-label="' in drawing
+        assert "var(--muted)" in drawing
+        assert "#010203" not in drawing
+    identifiers = re.findall(r' id="([^"]+)"', "".join(drawings))
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_the_page_is_the_same_each_time(complete: Path) -> None:
+    assert page.render(read(complete)) == page.render(read(complete))
+
+
+def test_a_run_with_nothing_but_rates_still_has_a_page(tmp_path: Path) -> None:
+    bare = {"task": "recall-color-3", "policies": {"memoryless": {"success": 0.3}}}
+    (tmp_path / "summary.json").write_text(json.dumps(bare))
+    text = report.write(tmp_path).read_text()
+    for line in ("recorded no videos", "no interventions", "no success against delay", "no training metrics",
+                 "drift was not recorded", "No per-episode", "no attention", "names no commit"):  # fmt: skip
+        assert line in text
+    assert "Results on recall-color-3" in text
+
+
+@pytest.mark.parametrize(
+    ("memoryless", "mu_vla", "words_of_it"),
+    [
+        (0.34, 0.95, "One guesses"),
+        (0.34, 0.70, "not solved"),
+        (0.60, 0.95, "not solved"),
+        (0.34, 0.36, "No difference"),
+    ],
+)
+def test_headline_claims_only_what_the_numbers_show(
+    run: Path, memoryless: float, mu_vla: float, words_of_it: str
+) -> None:
+    change(run, policies={"memoryless": wilson(memoryless, 200), "mu_vla": wilson(mu_vla, 200)})
+    assert words_of_it in words.headline(read(run))
+
+
+def test_missing_and_oversized_videos_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "videos" / "mu_vla-1.mp4").unlink()
+    assert "Listed but not found: mu_vla-1.mp4" in page.render(read(run))
+    monkeypatch.setattr(page, "VIDEO_BYTES", 0)
+    assert "Left out to keep the page small: seed 1000000." in page.render(read(run))
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (None, "found no such file"),
+        ("{", "expected JSON"),
+        ("[]", "expected a JSON object"),
+        ('{"policies": {}}', '"task" to be a string'),
+        ('{"task": "t", "policies": {}}', '"policies" to map'),
+        ('{"task": "t", "policies": {"a": {"success": 97}}}', '"policies.a" to hold "success" in'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": {"a": 3}}', '"visible.a" to hold'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": {}}', '"chance" to hold'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "delay_curve": [{}]}', '"delay_curve" point'),
+    ],
+)
+def test_a_broken_summary_is_one_clear_error_and_writes_nothing(
+    tmp_path: Path, content: str | None, names: str
+) -> None:
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(names)):
+        report.write(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_broken_line_is_named_and_a_line_cut_short_by_a_kill_is_left_out(run: Path) -> None:
+    assert len(read(run).metrics["mu_vla"]) == 600  # the fixture ends in half a line
+    (run / "mu_vla" / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="metrics.jsonl:2: expected JSON"):
+        read(run)
+
+
+def test_drift_is_aligned_to_the_choice(complete: Path) -> None:
+    bands = plots.drift_bands(read(complete))
+    assert list(bands) == ["mu_vla"]  # a memory that never moves has nothing to show
+    ticks, (low, middle, high) = bands["mu_vla"]
+    assert (low <= middle).all()
+    assert (middle <= high).all()
+    assert middle[ticks == 0] > 4 * middle[ticks == -1]
+
+
+def test_smoothing_keeps_a_constant_and_lies_between_extremes() -> None:
+    assert plots.smooth_log(np.full(200, 0.5)) == pytest.approx(0.5)
+    wild = np.random.default_rng(0).lognormal(size=500)
+    smoothed = plots.smooth_log(wild)
+    assert wild.min() <= smoothed.min()
+    assert smoothed.max() <= wild.max()
+    assert smoothed[100:].std() < wild.std() / 3
+
+
+def test_picture_has_the_promised_size_with_and_without_videos(run: Path, tmp_path: Path) -> None:
+    with Image.open(report.figure(run, tmp_path / "a.png")) as picture:
+        assert picture.size == (1200, 700)
+    shutil.rmtree(run / "videos")
+    with Image.open(report.figure(run, tmp_path / "b.png")) as picture:
+        assert picture.size == (1200, 420)
+
+
+def test_side_by_side_holds_the_last_frame_of_the_shorter(tmp_path: Path) -> None:
+    left, right = clip(tmp_path / "l.mp4", 10, (220, 40, 40)), clip(tmp_path / "r.mp4", 16, (40, 40, 220))
+    joined, rate = video.read_frames(report.side_by_side(left, right, tmp_path / "both.mp4"))
+    assert joined.shape == (16, 96, 128 + 8 + 128, 3)
+    assert rate == 20
+    last = joined[[9, 15], :, :128].astype(int)
+    assert np.abs(last[0] - last[1]).mean() < 2
+
+
+def test_a_truncated_or_different_video_is_one_clear_error(tmp_path: Path) -> None:
+    good = clip(tmp_path / "good.mp4", 10, (220, 40, 40))
+    (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"cut.mp4: expected a complete mp4"):
+        video.read_frames(tmp_path / "cut.mp4")
+    tall = video.write_frames(tmp_path / "tall.mp4", np.zeros((3, 120, 128, 3), np.uint8), 20)
+    with pytest.raises(ValueError, match="expected height 96"):
+        report.side_by_side(good, tall, tmp_path / "out.mp4")
+
+
+def test_result_table_carries_its_provenance(tmp_path: Path) -> None:
+    rows = [
+        {"policy": name, "task": "recall-color-3", "train_seed": 0} | wilson(rate, 200)
+        for name, rate in POLICIES.items()
+    ]
+    path = report.write_result(
+        tmp_path / "results" / "sweep.json", "sweep", "recipes/k_sweep.py", rows, 90.0, {"errors": 0}, "A note."
+    )
+    result = json.loads(path.read_text())
+    assert set(result) == {"name", "recipe", "commit", "versions", "machine", "seconds", "rows", "counters", "notes"}
+    assert result["rows"] == rows
+    assert result["versions"]["numpy"] == np.__version__
+    table = path.with_suffix(".md").read_text()
+    assert "| mu_vla | recall-color-3 | 0 | 0.965 |" in table
+    assert table.endswith("A note.\n")
+    with pytest.raises(ValueError, match=r"ends in \.json"):
+        report.write_result(tmp_path / "sweep.md", "sweep", "r", rows, 1.0, {})
+
+
+def test_a_dirty_commit_stays_dirty_when_shortened() -> None:
+    assert provenance.short("0123456789abcdef-dirty") == "0123456789ab-dirty"
+    assert provenance.short("0123456789abcdef") == "0123456789ab"
