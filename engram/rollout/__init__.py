@@ -1,0 +1,7 @@
+"""Evaluation: many episodes of one policy, what was done to its memory meanwhile, and the record of each."""
+
+from engram.rollout.episodes import CounterError as CounterError
+from engram.rollout.evaluate import EpisodeError as EpisodeError
+from engram.rollout.evaluate import evaluate as evaluate
+from engram.rollout.evaluate import summarise as summarise
+from engram.rollout.video import film as film

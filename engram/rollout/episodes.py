@@ -1,0 +1,199 @@
+"""The loop: episodes of one policy in many lanes of one vector environment.
+
+A control tick is one observation shown to the policy and one action taken from it. An episode of T ticks therefore
+has T observations, T writes asked for (none for a policy without memory), ceil(T / replan) plans, and T rendered
+frames that the policy saw; the frame after the last action is rendered too, but shown to nobody and not counted.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engram.carry import Carry, select
+from engram.envs.vector import EnvError, VectorEnv
+from engram.policies.base import Policy
+from engram.rollout.interventions import Donor, Intervention, Moment
+from engram.session import Session, observation_from, start, step
+
+Record = dict[str, object]
+Keep = Callable[[int, Carry], None]
+
+
+class CounterError(RuntimeError):
+    """What the policy, the session and the environment counted disagrees: the run proves nothing."""
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """An episode being played: what the environment last gave, and what was gathered since its start."""
+
+    seed: int
+    session: Session
+    frame: dict[str, np.ndarray]
+    info: dict[str, object]
+    fresh: Carry
+    held: Carry | None = None
+    reward: float = 0.0
+    drift: tuple[float, ...] = ()
+
+
+def play(
+    policy: Policy,
+    envs: VectorEnv,
+    seeds: Sequence[int],
+    intervention: Intervention | None = None,
+    keep_onset: Keep | None = None,
+) -> Iterator[Record]:
+    """Play one episode per seed, a free lane taking the next seed; yields each record as its episode ends.
+
+    `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
+    observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
+    its lane. An environment that fails gives a record with `error` and no outcome. Raises CounterError.
+    """
+    waiting, lanes = deque(seeds), dict[int, _Lane]()
+    while waiting or lanes:
+        free = [lane for lane in range(envs.lanes) if lane not in lanes]
+        begun = {lane: waiting.popleft() for lane in free[: len(waiting)]}
+        seed_of = {lane: episode.seed for lane, episode in lanes.items()} | begun
+        try:
+            if begun:
+                lanes |= {lane: _begin(policy, begun[lane], *out) for lane, out in envs.reset(begun).items()}
+            lanes = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in lanes.items()}
+            ticked = _tick(policy, envs, lanes)
+        except EnvError as error:
+            if error.lane is None:
+                raise
+            yield _failed(seed_of.pop(error.lane), str(error))
+            # The lanes stepped beside it are at an unknown tick. A seed decides all of an episode: play them again.
+            waiting.extendleft(sorted(seed_of.values(), reverse=True))
+            lanes = {}
+            continue
+        for lane, (episode, over) in ticked.items():
+            lanes[lane] = episode
+            if over:
+                yield _record(policy, lanes.pop(lane), intervention)
+
+
+def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: dict[str, object]) -> _Lane:
+    session = start(policy)
+    return _Lane(seed, session, frame, info, fresh=select(session.carry, "memory/"))
+
+
+def _tick(policy: Policy, envs: VectorEnv, lanes: dict[int, _Lane]) -> dict[int, tuple[_Lane, bool]]:
+    """Every lane one control tick further, and whether its episode is over."""
+    episodes = list(lanes.values())
+    sessions = [episode.session for episode in episodes]
+    texts = [str(episode.info["instruction"]) for episode in episodes]
+    obs = observation_from(policy.spec, sessions, [episode.frame for episode in episodes], texts)
+    actions, sessions = step(policy, sessions, obs)
+    moved = envs.step({lane: action.numpy() for lane, action in zip(lanes, actions, strict=True)})
+    return {lane: _after(lanes[lane], session, *moved[lane]) for lane, session in zip(lanes, sessions, strict=True)}
+
+
+def _after(
+    episode: _Lane,
+    session: Session,
+    frame: dict[str, np.ndarray],
+    reward: float,
+    terminated: bool,
+    truncated: bool,
+    info: dict[str, object],
+) -> tuple[_Lane, bool]:
+    drift = episode.drift if session.drift is None else (*episode.drift, round(session.drift, 6))
+    after = replace(
+        episode, session=session, frame=frame, info=info, reward=episode.reward + float(reward), drift=drift
+    )
+    return after, terminated or truncated
+
+
+def _intervene(episode: _Lane, intervention: Intervention | None, keep_onset: Keep | None) -> _Lane:
+    """The episode before `observe` of its present tick, its memory changed where the intervention says so."""
+    memory, tick = select(episode.session.carry, "memory/"), episode.session.tick
+    if keep_onset is not None and tick == episode.info["onset"]:
+        keep_onset(episode.seed, memory)
+    if intervention is None:
+        return episode
+    at = _first_change(episode, intervention)
+    if tick < at:
+        return episode
+    held = memory if episode.held is None else episode.held
+    donor = _donor(episode, intervention)
+    changed = intervention.change(memory, Moment(episode.seed, tick, at, episode.fresh, held, donor))
+    session = replace(episode.session, carry={**episode.session.carry, **changed})
+    return replace(episode, session=session, held=held)
+
+
+def _first_change(episode: _Lane, intervention: Intervention) -> int:
+    return int(episode.info["onset"]) if intervention.at is None else intervention.at
+
+
+def _donor(episode: _Lane, intervention: Intervention | None) -> Donor | None:
+    if intervention is None or intervention.donors is None:
+        return None
+    return intervention.donors[episode.seed]
+
+
+def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -> Record:
+    """The line of an episode that ended by itself. Raises CounterError."""
+    info, donor = episode.info, _donor(episode, intervention)
+    counters = _counters(episode)
+    _require_agreement(policy, episode, counters)
+    return {
+        "seed": episode.seed,
+        "success": bool(info["success"]),
+        "choice": info["choice"],
+        "answer": info["answer"],
+        "donor_answer": None if donor is None else donor.answer,
+        "donor_seed": None if donor is None else donor.seed,
+        "ticks": int(info["tick"]),
+        "onset": int(info["onset"]),
+        "return": episode.reward,
+        "counters": counters,
+        "drift": list(episode.drift),
+        "error": None,
+    }
+
+
+def _failed(seed: int, error: str) -> Record:
+    """The line of an episode whose environment failed: neither a success nor a failure."""
+    outcome = dict.fromkeys(("success", "choice", "answer", "donor_answer", "donor_seed", "ticks", "onset", "return"))
+    counters = dict.fromkeys(("observations", "plans", "writes", "renders"), 0)
+    return {"seed": seed, **outcome, "counters": counters, "drift": [], "error": error}
+
+
+def _counters(episode: _Lane) -> dict[str, int]:
+    count = episode.session.counters
+    shown = int(episode.info["frames"]) - 1  # all but the frame after the last action
+    return {"observations": count.observations, "plans": count.plans, "writes": count.writes, "renders": shown}
+
+
+def _require_agreement(policy: Policy, episode: _Lane, counters: dict[str, int]) -> None:
+    ticks = int(episode.info["tick"])
+    expected = {
+        "observations": ticks,
+        "plans": math.ceil(ticks / policy.replan),
+        "writes": ticks if episode.fresh else 0,
+        "renders": ticks,
+    }
+    if counters != expected:
+        raise CounterError(
+            f"episode of seed {episode.seed}: expected {expected} for {ticks} ticks and a plan every "
+            f"{policy.replan}, found {counters}; an observation was skipped, repeated or not rendered"
+        )
+    if episode.fresh and episode.session.counters.moves == 0:
+        raise CounterError(
+            f"episode of seed {episode.seed}: expected memory to move, found every memory/ entry unchanged over "
+            f"{ticks} ticks; the policy asks for writes that store nothing"
+        )
+
+
+def require_memory(policy: Policy, intervention: Intervention) -> None:
+    """Raise ValueError when there is no memory to intervene on."""
+    if not select(policy.init(1), "memory/"):
+        raise ValueError(
+            f"{intervention.label}: expected a policy with memory/ entries in its carry, found none; "
+            "evaluate a policy without memory without an intervention"
+        )

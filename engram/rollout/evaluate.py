@@ -1,0 +1,169 @@
+"""Evaluate one policy on one task: episodes by seed, resumable, with a summary that carries its own proof."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from engram.envs import tabletop
+from engram.envs.vector import VectorEnv
+from engram.policies.base import Policy
+from engram.rollout.episodes import CounterError, Record, play, require_memory
+from engram.rollout.interventions import Intervention
+from engram.rollout.records import fingerprint, resume, save_onset
+from engram.rollout.video import film
+from engram.stats import mean, wilson
+
+ERROR_LIMIT = 5  # after so many failed episodes it is the environment, not an episode
+
+
+class EpisodeError(RuntimeError):
+    """Some episodes ended in an error of their environment: the evaluation is not complete."""
+
+
+def evaluate(
+    policy: Policy,
+    task: str,
+    seeds: Iterable[int],
+    out: Path,
+    *,
+    policy_name: str,
+    knobs: Mapping[str, object] | None = None,
+    intervention: Intervention | None = None,
+    keep_onset: bool = False,
+    lanes: int = 16,
+    workers: int = 2,
+    video_first: int = 0,
+    progress: bool = True,
+    make: Callable[..., gymnasium.Env] = tabletop.make,
+) -> dict:
+    """Play one episode of `task` per seed, append each to `out` (JSONL), and return the summary over these seeds.
+
+    Episodes that `out` already holds are not played again; a file made with other settings is refused. `keep_onset`
+    also keeps the memory of each episode at its onset (what `records.donors` needs). The first `video_first` seeds
+    are filmed into the folder `NAME.video`. `make(task, **knobs)` makes one environment; it must pickle when
+    workers > 0. Lanes and workers change the speed, not the outcome.
+
+    Raises ValueError for a wrong setting or observation, CounterError when counts disagree, and, after all other
+    episodes are done, EpisodeError when an environment failed.
+    """
+    if intervention is not None:
+        require_memory(policy, intervention)
+    out, seeds, knobs, began = Path(out), sorted(set(seeds)), dict(knobs or {}), time.monotonic()
+    names = {"policy": policy_name, "task": task, "intervention": None if intervention is None else intervention.label}
+    proof = {"policy_sha256": fingerprint(policy), "knobs": knobs, "replan": policy.replan}
+    make_one = partial(make, task, **knobs)
+    done = resume(out, names | proof | {"keep_onset": keep_onset})
+    todo = [seed for seed in seeds if seed not in done]
+    if todo:
+        keep = partial(save_onset, out) if keep_onset else None
+        with deployed(policy), VectorEnv(make_one, lanes=min(lanes, len(todo)), workers=workers) as envs:
+            played = (names | record for record in play(policy, envs, todo, intervention, keep))
+            before = [done[seed] for seed in seeds if seed in done]
+            done |= {line["seed"]: line for line in _appended(_watched(played, before, len(seeds), progress), out)}
+    episodes = [done[seed] for seed in seeds if seed in done]
+    _require_no_errors(episodes, out)
+    _film_first(policy, make_one, seeds[:video_first], out.with_suffix(".video"), intervention)
+    return summarise(episodes) | proof | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def summarise(episodes: Sequence[Record]) -> dict:
+    """What the episodes of one (policy, task, intervention) say together; ValueError for no episode.
+
+    `success` is the share of the episodes without error, `ci95` its Wilson interval; `donor_choice` the share that
+    chose the answer of the donor of their memory, None without a swap; `errors` are counted in neither.
+    """
+    if not episodes:
+        raise ValueError("expected at least one episode to summarise, found none; give at least one seed")
+    sound = [line for line in episodes if line["error"] is None]
+    successes = sum(line["success"] for line in sound)
+    swapped = [line["choice"] == line["donor_answer"] for line in sound if line["donor_answer"] is not None]
+    return {
+        **{key: episodes[0][key] for key in ("policy", "task", "intervention")},
+        "episodes": len(sound),
+        "successes": successes,
+        "success": mean([line["success"] for line in sound]),
+        "ci95": list(wilson(successes, len(sound))),
+        "donor_choice": mean(swapped),
+        "errors": len(episodes) - len(sound),
+        "ticks": sum(line["ticks"] for line in sound),
+        "counters": _totals(sound),
+    }
+
+
+@contextmanager
+def deployed(policy: Policy) -> Iterator[None]:
+    """The policy in evaluation mode (no dropout); the mode it had comes back afterwards."""
+    training = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(training)
+
+
+def _totals(sound: Sequence[Record]) -> dict[str, int]:
+    """Counters over all episodes, once more held against the environments' own ticks. Raises CounterError."""
+    names = ("observations", "plans", "writes", "renders")
+    total = {name: sum(line["counters"][name] for line in sound) for name in names}
+    ticks = sum(line["ticks"] for line in sound)
+    if not total["observations"] == total["renders"] == ticks or total["writes"] not in (0, ticks):
+        raise CounterError(f"expected one observation, render and write for each of {ticks} ticks, found {total}")
+    return total
+
+
+def _appended(records: Iterable[Record], out: Path) -> Iterator[Record]:
+    """The records, each on disk before it is passed on."""
+    with out.open("a", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            yield record
+
+
+def _watched(records: Iterable[Record], before: Sequence[Record], total: int, shown: bool) -> Iterator[Record]:
+    """The records, counted on a progress bar; ends early when too many are errors."""
+    lines = list(before)
+    with _bar(shown) as bar:
+        task = bar.add_task("evaluate", total=total, completed=len(lines), success="")
+        for record in records:
+            lines.append(record)
+            sound = [line["success"] for line in lines if line["error"] is None]
+            rate = mean(sound)
+            bar.update(task, advance=1, success="" if rate is None else f"success {rate:.2f}")
+            yield record
+            if len(lines) - len(sound) > ERROR_LIMIT:
+                return
+
+
+def _bar(shown: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[success]}"),
+    )
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown)
+
+
+def _require_no_errors(episodes: Sequence[Record], out: Path) -> None:
+    errors = [line for line in episodes if line["error"] is not None]
+    if errors:
+        listed = "\n".join(f"seed {line['seed']}: {line['error']}" for line in errors)
+        raise EpisodeError(
+            f"{len(errors)} of {len(episodes)} episodes ended in an error of their environment and count as neither "
+            f"success nor failure; the others are in {out}: mend the cause and run again to play the rest\n{listed}"
+        )
+
+
+def _film_first(
+    policy: Policy, make: Callable[[], gymnasium.Env], seeds: Sequence[int], folder: Path, change: Intervention | None
+) -> None:
+    for seed in seeds:
+        if not (folder / f"{seed}.mp4").exists():
+            film(policy, make, seed, folder / f"{seed}.mp4", change)

@@ -1,0 +1,107 @@
+"""Episodes on disk: one JSON line each, appended as they end, and beside them the settings they were made with.
+
+`NAME.jsonl` holds the lines, `NAME.settings.json` the settings, `NAME.onset/SEED.safetensors` the memory that an
+episode had at its onset, where asked for. A killed run leaves at most one incomplete last line, which is dropped.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from engram.carry import Carry
+from engram.policies.base import Policy
+from engram.rollout.interventions import Donor
+
+
+def fingerprint(policy: Policy) -> str:
+    """SHA-256 over what decides a policy's behaviour: its modules, its cadence and every tensor, bit for bit."""
+    digest = hashlib.sha256(f"{policy} {policy.replan}".encode())
+    for name, value in sorted(policy.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def resume(path: Path, settings: Mapping[str, object]) -> dict[int, dict]:
+    """The finished episodes of `path` by seed, ready to be appended to; none for a new file.
+
+    Lines of episodes that ended in an error are dropped: they are tried again. Raises ValueError when the file was
+    made with other settings, naming them.
+    """
+    settings = json.loads(json.dumps(settings))
+    beside = path.with_suffix(".settings.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        _require_same(path, beside, settings)
+    else:
+        _replace(beside, json.dumps(settings, indent=1) + "\n")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    done = {line["seed"]: line for line in _lines(text) if line["error"] is None}
+    kept = "".join(json.dumps(line) + "\n" for line in done.values())
+    if kept != text or not path.exists():
+        _replace(path, kept)
+    return done
+
+
+def read(path: Path) -> list[dict]:
+    """Every complete line of `path`, sorted by seed. Raises ValueError when there is no such file."""
+    if not path.is_file():
+        raise ValueError(f"expected the episodes of an evaluation at {path}, found no file; run `engram eval` first")
+    return sorted(_lines(path.read_text(encoding="utf-8")), key=lambda line: line["seed"])
+
+
+def save_onset(path: Path, seed: int, memory: Carry) -> None:
+    """Keep the `memory/` row that episode `seed` of `path` had at its onset."""
+    folder = path.with_suffix(".onset")
+    folder.mkdir(exist_ok=True)
+    save_file({key: value.contiguous() for key, value in memory.items()}, folder / f"{seed}.safetensors")
+
+
+def donors(path: Path) -> dict[int, Donor]:
+    """For every episode of `path` another with a different answer: the next seed in order, around the end.
+
+    `path` is an evaluation without intervention that kept its onsets. Raises ValueError when there is none for a seed.
+    """
+    episodes = [line for line in read(path) if line["error"] is None]
+    return {line["seed"]: _donor(path, line, episodes[i + 1 :] + episodes[:i]) for i, line in enumerate(episodes)}
+
+
+def _donor(path: Path, episode: dict, others: list[dict]) -> Donor:
+    folder = path.with_suffix(".onset")
+    for other in others:
+        kept = folder / f"{other['seed']}.safetensors"
+        if other["answer"] != episode["answer"] and kept.is_file():
+            return Donor(other["seed"], other["answer"], load_file(kept))
+    raise ValueError(
+        f"{path}: expected an episode with another answer than seed {episode['seed']} and its memory in {folder}, "
+        "found none; evaluate more seeds with keep_onset first"
+    )
+
+
+def _lines(text: str) -> Iterator[dict]:
+    whole, _, _ = text.rpartition("\n")
+    return (json.loads(line) for line in whole.splitlines())
+
+
+def _require_same(path: Path, beside: Path, settings: dict) -> None:
+    if not beside.is_file():
+        raise ValueError(f"{path}: expected its settings in {beside}, found no file; choose a new file for results")
+    found = json.loads(beside.read_text(encoding="utf-8"))
+    other = {key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key)}
+    if other:
+        key = min(other)
+        raise ValueError(
+            f"{path} holds episodes of another setting: expected {key} {settings.get(key)!r}, found {found.get(key)!r}"
+            f" (of {len(other)} that differ: {', '.join(sorted(other))}); choose a new file or remove this one"
+        )
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

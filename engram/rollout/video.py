@@ -1,0 +1,69 @@
+"""An episode as a film: what the environment renders at every tick, H.264 for any browser."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import gymnasium
+import numpy as np
+
+from engram.envs.vector import VectorEnv
+from engram.policies.base import Policy
+from engram.rollout.episodes import Record, play
+from engram.rollout.interventions import Intervention
+
+
+def film(
+    policy: Policy,
+    make: Callable[[], gymnasium.Env],
+    seed: int,
+    out: Path,
+    intervention: Intervention | None = None,
+) -> Record:
+    """Play the episode of `seed` in this process, write its film to `out` (mp4), and return its record.
+
+    `make()` gives an environment whose `render()` returns RGB, uint8 (H, W, 3). The film begins with the reset and
+    has a frame per tick. Raises EnvError when the environment fails: half an episode is not a film.
+    """
+    camera = _Camera(make())
+    with VectorEnv(lambda: camera, lanes=1, workers=0) as envs:
+        (record,) = play(policy, envs, [seed], intervention)
+    write(out, camera.frames, camera.fps)
+    return record
+
+
+def write(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+    """Write RGB frames, uint8 (H, W, 3) each, as H.264 in yuv420p; odd sides lose their last row or column."""
+    height, width = (side - side % 2 for side in frames[0].shape[:2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.mp4")
+    with av.open(str(partial), "w", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=round(fps), options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    os.replace(partial, path)
+
+
+class _Camera(gymnasium.Wrapper):
+    """Keeps what the environment renders, from the last reset on."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.frames: list[np.ndarray] = []
+        self.fps = float(env.metadata["render_fps"])
+
+    def reset(self, **options: object) -> tuple:
+        """Reset and begin a new film."""
+        out = self.env.reset(**options)
+        self.frames = [self.env.render()]
+        return out
+
+    def step(self, action: np.ndarray) -> tuple:
+        """Step and take a frame."""
+        out = self.env.step(action)
+        self.frames.append(self.env.render())
+        return out

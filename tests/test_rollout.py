@@ -1,0 +1,239 @@
+"""Evaluation: what is played, counted, kept and refused; and what a changed memory does to the outcome."""
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from doubles import BlindPolicy, CuePolicy, make
+
+from engram.carry import Carry
+from engram.rollout import CounterError, EpisodeError, evaluate, film, interventions, summarise
+from engram.rollout.interventions import Donor, Moment
+from engram.rollout.records import donors, fingerprint, read
+from engram.types import Observation
+
+SEEDS = range(60)
+
+
+def run(policy, out: Path, seeds=SEEDS, workers=0, **options) -> dict:
+    options = {"make": make, "policy_name": "double", "progress": False, "workers": workers, "lanes": 8} | options
+    return evaluate(policy, "game", seeds, out, **options)
+
+
+def test_a_policy_that_remembers_always_succeeds(tmp_path):
+    summary = run(CuePolicy(replan=2), tmp_path / "plain.jsonl")
+    assert (summary["episodes"], summary["success"], summary["errors"]) == (60, 1.0, 0)
+    assert summary["ci95"][0] > 0.9
+    lines = read(tmp_path / "plain.jsonl")
+    assert [line["seed"] for line in lines] == list(SEEDS)
+    for line in lines:
+        ticks = line["onset"] + 2
+        assert line["ticks"] == ticks
+        assert line["counters"] == {"observations": ticks, "plans": -(-ticks // 2), "writes": ticks, "renders": ticks}
+        assert line["return"] == 1.0
+        assert [drift > 0 for drift in line["drift"]] == [True] + [False] * (ticks - 1)  # the cue, seen once
+
+
+def test_a_policy_without_memory_is_at_chance(tmp_path):
+    summary = run(BlindPolicy(), tmp_path / "blind.jsonl")
+    assert summary["ci95"][0] < 1 / 3 < summary["ci95"][1]
+    assert summary["counters"]["writes"] == 0
+
+
+@pytest.mark.parametrize("change", [interventions.zero(), interventions.noise(), interventions.reset()])
+def test_without_its_memory_it_is_at_chance(tmp_path, change):
+    summary = run(CuePolicy(), tmp_path / "changed.jsonl", intervention=change)
+    assert summary["ci95"][0] < 1 / 3 < summary["ci95"][1]
+    assert summary["intervention"] == change.name
+
+
+def test_the_tick_of_an_intervention_decides(tmp_path):
+    cue_over = run(CuePolicy(), tmp_path / "late.jsonl", intervention=interventions.freeze(at=3))
+    cue_seen_again = run(CuePolicy(), tmp_path / "early.jsonl", intervention=interventions.reset(at=2))
+    assert (cue_over["success"], cue_seen_again["success"]) == (1.0, 1.0)
+    assert cue_over["intervention"] == "freeze@3"
+
+
+def test_after_a_swap_the_donor_is_followed(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", keep_onset=True)
+    swap = interventions.swap(donors(tmp_path / "plain.jsonl"))
+    summary = run(CuePolicy(), tmp_path / "swap.jsonl", intervention=swap)
+    assert (summary["donor_choice"], summary["success"]) == (1.0, 0.0)
+    assert all(line["donor_answer"] != line["answer"] for line in read(tmp_path / "swap.jsonl"))
+
+
+def test_a_policy_without_memory_cannot_be_intervened_on(tmp_path):
+    with pytest.raises(ValueError, match="zero: expected a policy with memory/ entries"):
+        run(BlindPolicy(), tmp_path / "blind.jsonl", intervention=interventions.zero())
+
+
+def moment(tick: int, held: Carry) -> Moment:
+    given = {key: value + 7 for key, value in held.items()}
+    start = {key: 0 * value for key, value in held.items()}
+    return Moment(seed=5, tick=tick, at=4, start=start, held=held, donor=Donor(6, "red", given))
+
+
+def test_interventions_are_what_they_say():
+    held = {"memory/x": torch.full((1, 64, 64), 2.0), "memory/n": torch.tensor([3])}
+    now = {"memory/x": torch.randn(1, 64, 64) * 5 + 1, "memory/n": torch.tensor([4])}
+    first, later = moment(4, held), moment(6, held)
+    zeroed, noisy = (change.change(now, later) for change in (interventions.zero(), interventions.noise()))
+    assert zeroed["memory/x"].abs().max() == 0
+    assert noisy["memory/x"].std() == pytest.approx(5.0, rel=0.05)
+    assert noisy["memory/x"].mean().abs() < 0.5
+    assert torch.equal(noisy["memory/x"], interventions.noise().change(now, later)["memory/x"])
+    assert zeroed["memory/n"] == noisy["memory/n"] == now["memory/n"]
+    assert interventions.freeze().change(now, later) is held
+    assert interventions.reset().change(now, first)["memory/n"] == 0
+    assert interventions.reset().change(now, later) is now
+    assert interventions.swap({}).change(now, first)["memory/n"] == 10
+    assert interventions.swap({}).change(now, later) is now
+
+
+def test_lanes_and_workers_change_nothing(tmp_path):
+    plain = {"replan": 3}
+    for name, options in {"one": {"lanes": 1}, "four": {"lanes": 4}, "spawned": {"lanes": 5, "workers": 2}}.items():
+        run(CuePolicy(**plain), tmp_path / f"{name}.jsonl", seeds=range(11), **options)
+    one, four, spawned = (read(tmp_path / f"{name}.jsonl") for name in ("one", "four", "spawned"))
+    assert one == four == spawned
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+class Mortal(CuePolicy):
+    """Dies at its twentieth observation of a run."""
+
+    lives = 20
+
+    def observe(self, carry: Carry, obs: Observation, first_B: torch.Tensor) -> Carry:
+        type(self).lives -= 1
+        if self.lives == 0:
+            raise Killed
+        return super().observe(carry, obs, first_B)
+
+
+def test_a_killed_run_goes_on_to_the_same_episodes(tmp_path):
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    with pytest.raises(Killed):
+        run(Mortal(), cut)
+    with cut.open("a") as file:
+        file.write('{"policy": "double", "ta')  # the line it was writing
+    before = len(read(cut))
+    assert 0 < before < len(SEEDS)
+    summary, again = run(Mortal(), whole), run(Mortal(), cut)
+    assert read(cut) == read(whole)
+    assert {**summary, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_a_finished_run_is_not_played_again_and_more_seeds_are_added(tmp_path):
+    out = tmp_path / "plain.jsonl"
+    run(CuePolicy(), out, seeds=range(4))
+    before = out.read_bytes()
+    run(CuePolicy(), out, seeds=range(4))
+    assert out.read_bytes() == before
+    assert run(CuePolicy(), out, seeds=range(2, 7))["episodes"] == 5
+    assert [line["seed"] for line in read(out)] == list(range(7))
+
+
+def test_a_file_of_another_setting_is_refused_and_kept(tmp_path):
+    out, other = tmp_path / "plain.jsonl", CuePolicy()
+    other.scale.data.fill_(2)
+    run(CuePolicy(), out, seeds=[0])
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match="another setting: expected policy_sha256"):
+        run(other, out, seeds=[1])
+    with pytest.raises(ValueError, match=r"expected knobs \{'delay': 9\}, found \{\}"):
+        run(CuePolicy(), out, seeds=[1], knobs={"delay": 9})
+    with pytest.raises(ValueError, match="expected intervention 'zero', found None"):
+        run(CuePolicy(), out, seeds=[1], intervention=interventions.zero())
+    assert out.read_bytes() == before
+
+
+def test_results_of_unknown_origin_are_refused(tmp_path):
+    (tmp_path / "plain.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"expected its settings in .*plain\.settings\.json"):
+        run(CuePolicy(), tmp_path / "plain.jsonl")
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes):
+    out = tmp_path / "plain.jsonl"
+    with pytest.raises(EpisodeError, match=r"2 of 10 episodes ended in an error .*\n(.|\n)*seed 3: (.|\n)*exploded"):
+        run(CuePolicy(), out, seeds=range(10), lanes=lanes, knobs={"fails_on": (3, 7)})
+    lines = read(out)
+    assert [line["seed"] for line in lines if line["error"]] == [3, 7]
+    assert [line["success"] for line in lines if line["error"]] == [None, None]
+    summary = summarise(lines)
+    assert (summary["episodes"], summary["successes"], summary["errors"]) == (8, 8, 2)
+
+
+def test_errors_are_tried_again(tmp_path):
+    out = tmp_path / "plain.jsonl"
+    with pytest.raises(EpisodeError):
+        run(CuePolicy(), out, seeds=range(4), knobs={"fails_on": (3,)})
+    with pytest.raises(EpisodeError):
+        run(CuePolicy(), out, seeds=range(4), knobs={"fails_on": (3,)})
+    assert [line["seed"] for line in read(out)] == [0, 1, 2, 3]
+
+
+def test_a_broken_environment_is_given_up_early(tmp_path):
+    out = tmp_path / "plain.jsonl"
+    with pytest.raises(EpisodeError):
+        run(CuePolicy(), out, knobs={"fails_on": tuple(SEEDS)})
+    assert len(read(out)) < 10
+
+
+def test_an_observation_that_was_not_rendered_fails_the_run(tmp_path):
+    with pytest.raises(CounterError, match="seed 0: expected .*'renders': .* found"):
+        run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0], knobs={"skips_frames": True})
+
+
+class Stuck(CuePolicy):
+    """Asks for writes that store nothing."""
+
+    def observe(self, carry: Carry, obs: Observation, first_B: torch.Tensor) -> Carry:
+        return {**super().observe(carry, obs, first_B), **{key: carry[key] for key in carry if "memory/" in key}}
+
+
+def test_a_memory_that_never_moves_fails_the_run(tmp_path):
+    with pytest.raises(CounterError, match="expected memory to move"):
+        run(Stuck(), tmp_path / "plain.jsonl", seeds=[0])
+
+
+def test_the_policy_is_bit_equal_after_an_evaluation(tmp_path):
+    policy = CuePolicy().train()
+    before, attributes = fingerprint(policy), set(vars(policy))
+    run(policy, tmp_path / "plain.jsonl", seeds=range(5))
+    assert fingerprint(policy) == before
+    assert set(vars(policy)) == attributes
+    assert policy.training
+
+
+def test_no_seed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one episode"):
+        run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[])
+
+
+def test_a_film_has_a_frame_for_the_reset_and_every_tick(tmp_path):
+    record = film(CuePolicy(), make, 3, tmp_path / "films" / "3.mp4")
+    with av.open(str(tmp_path / "films" / "3.mp4")) as file:
+        stream = file.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+    assert len(frames) == record["ticks"] + 1
+    assert frames[0].shape == (48, 48, 3)
+
+
+def test_the_first_seeds_are_filmed_beside_the_results(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=range(4, 8), video_first=2)
+    assert sorted(path.name for path in (tmp_path / "plain.video").iterdir()) == ["4.mp4", "5.mp4"]
+
+
+def test_lines_are_plain_json(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[1])
+    (line,) = (tmp_path / "plain.jsonl").read_text().splitlines()
+    assert {"task", "seed", "policy", "intervention", "success", "choice", "answer", "drift"} <= json.loads(line).keys()
