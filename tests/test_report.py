@@ -284,3 +284,14 @@ def test_result_table_carries_its_provenance(tmp_path: Path) -> None:
 def test_a_dirty_commit_stays_dirty_when_shortened() -> None:
     assert provenance.short("0123456789abcdef-dirty") == "0123456789ab-dirty"
     assert provenance.short("0123456789abcdef") == "0123456789ab"
+
+
+def test_films_that_evaluation_left_beside_its_episodes_are_found(run: Path) -> None:
+    for policy in POLICIES:
+        films = run / "eval" / f"recall-color-3-{policy}-none.video"
+        films.mkdir()
+        shutil.copy(run / "videos" / f"{policy}-0.mp4", films / "7.mp4")
+    shutil.rmtree(run / "videos")
+    videos = read(run).videos
+    assert [(v["policy"], v["seed"]) for v in videos] == [("memoryless", 7), ("mu_vla", 7)]
+    assert "Episode with seed 7" in page.render(read(run))

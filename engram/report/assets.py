@@ -24,12 +24,13 @@ figure > svg { display:block; width:100%; height:auto; overflow:visible; }
 figure > svg text { font-family:inherit !important; font-variant-numeric:tabular-nums; }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit, minmax(160px,1fr)); gap:1px; background:var(--grid);
   border:1px solid var(--grid); border-radius:8px; overflow:hidden; margin-top:28px; }
-.tiles div { background:var(--paper); padding:14px 18px; }
+.tiles div { background:var(--paper); padding:13px 18px 14px; border-top:3px solid transparent; }
 .tiles b { display:block; font-size:1.7rem; line-height:1.2; font-weight:640; font-variant-numeric:tabular-nums; }
 .tiles span { color:var(--muted); font-size:.85rem; display:block; line-height:1.35; }
 .pairs { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%,440px),1fr));
   gap:24px 32px; margin-top:14px; }
 .pair { margin:0; } .pair > div { display:grid; grid-template-columns:1fr 1fr; gap:8px; }
+.clips { display:grid; grid-template-columns:repeat(auto-fill, minmax(180px,1fr)); gap:16px; margin-top:14px; }
 .pair.single > div { grid-template-columns:1fr; }
 .pair p { margin:0 0 6px; font-size:.9rem; color:var(--muted); }
 .clip { margin:0; } .clip video { width:100%; display:block; border-radius:6px; 

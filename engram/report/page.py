@@ -10,7 +10,7 @@ from engram.report.assets import CSS, JS
 from engram.report.provenance import short
 from engram.report.run import Json, Run, read
 from engram.report.table import cell, replace_text
-from engram.report.theme import label, percent, svg
+from engram.report.theme import colour, label, percent, svg
 
 PROVENANCE = (
     "commit", "seeds", "machine", "versions", "train_seconds", "wall_seconds", "frames_per_second_train", "counters",
@@ -33,12 +33,11 @@ def write(run: Path, out: Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """The whole page as text."""
-    charts = [_success(run), _interventions(run), _delay(run), _learning(run), _drift(run)]
+    charts = [_success(run), _interventions(run), _delay(run), _learning(run), _drift(run), _attention(run)]
     body = [
         _head(run),
         _videos(run),
         f'<div class="two">{"".join(charts)}</div>',
-        _attention(run),
         _episodes(run),
         _provenance(run),
         _repeat(run),
@@ -59,7 +58,12 @@ def _head(run: Run) -> str:
         tiles.append((percent(changed["zero"]["success"]), "μVLA with its memory zeroed"))
     if changed.get("swap", {}).get("donor_choice") is not None:
         tiles.append((percent(changed["swap"]["donor_choice"]), "choose the donor's colour after memories are swapped"))
-    boxes = "".join(f"<div><b>{value}</b><span>{escape(text)}</span></div>" for value, text in tiles)
+    names = list(run.policies)
+    tints = [colour(name, names) for name in names] + ["transparent"] * len(tiles)
+    boxes = "".join(
+        f'<div style="border-top-color:{tint}"><b>{value}</b><span>{escape(text)}</span></div>'
+        for tint, (value, text) in zip(tints, tiles, strict=False)
+    )
     return (
         f'<header><p class="eyebrow">Engram report · {escape(run.task)}{_when(run)}</p>'
         f"<h1>{escape(words.headline(run))}</h1>"
@@ -95,27 +99,27 @@ def _videos(run: Run) -> str:
         by_seed.setdefault(video["seed"], []).append(video)
     pairs, left, skipped = [], VIDEO_BYTES, []
     for seed, clips in by_seed.items():
-        size = sum((run.path / "videos" / clip["file"]).stat().st_size for clip in clips)
+        size = sum(clip["path"].stat().st_size for clip in clips)
         if size > left:
             skipped.append(seed)
             continue
         left -= size
-        pairs.append(_pair(run, seed, clips))
+        pairs.append(_pair(seed, clips))
     notes = [f"Left out to keep the page small: seed {s}." for s in skipped]
     notes += [f"Listed but not found: {name}." for name in run.missing]
     trailer = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     return _section(title, f'{_player()}<div class="pairs">{"".join(pairs)}</div>{trailer}')
 
 
-def _pair(run: Run, seed: int, clips: list[Json]) -> str:
+def _pair(seed: int, clips: list[Json]) -> str:
     ordered = sorted(clips, key=lambda clip: (clip["policy"] != "memoryless", clip["policy"]))
     answer = f" · the cue was {escape(str(clips[0]['answer']))}" if clips[0].get("answer") else ""
     single = " single" if len(clips) == 1 else ""
-    inner = "".join(_clip(run, clip) for clip in ordered)
+    inner = "".join(_clip(clip) for clip in ordered)
     return f'<div class="pair{single}"><p>Episode with seed {seed}{answer}</p><div>{inner}</div></div>'
 
 
-def _clip(run: Run, clip: Json) -> str:
+def _clip(clip: Json) -> str:
     choice = f"chose {clip['choice']}" if clip.get("choice") else "chose nothing"
     good = bool(clip["success"])
     verdict = f'<span class="{"good" if good else "bad"}">{"✓" if good else "✗"} {escape(choice)}</span>'
@@ -123,7 +127,7 @@ def _clip(run: Run, clip: Json) -> str:
     alt = f"Video: {label(clip['policy'])} on seed {clip['seed']}, {outcome}, {choice}"
     caption = f"<br>{escape(clip['caption'])}" if clip.get("caption") else ""
     return (
-        f'<figure class="clip">{_video(run.path / "videos" / clip["file"], alt)}'
+        f'<figure class="clip">{_video(clip["path"], alt)}'
         f"<figcaption><strong>{escape(label(clip['policy']))}</strong> {verdict}{caption}</figcaption></figure>"
     )
 
@@ -199,7 +203,7 @@ def _attention(run: Run) -> str:
         f"<figcaption>{escape(file.stem.removeprefix('attention-').replace('-', ' '))}</figcaption></figure>"
         for file in run.attention
     )
-    return _section("Where it looks", f'{_player()}<div class="pairs">{clips}</div>')
+    return _section("Where it looks", f'{_player()}<div class="clips">{clips}</div>')
 
 
 def _episodes(run: Run) -> str:

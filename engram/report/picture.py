@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from engram.report import plots, words
 from engram.report.run import Json, Run, read
@@ -26,12 +26,12 @@ def figure(run: Path, out_png: Path) -> Path:
         areas = drawn.subfigures(2 if pair else 1, 1, squeeze=False)[:, 0]
         _charts(areas[0], found)
         if pair:
-            _strips(areas[1], found, pair)
+            _strips(areas[1], pair)
         drawn.savefig(out_png)
     return Path(out_png)
 
 
-def _charts(area, run: Run) -> None:
+def _charts(area: SubFigure, run: Run) -> None:
     several = bool(run.summary.get("interventions"))
     ratios = {"width_ratios": [1, 1.15] if several else [1]}
     left, *right = area.subplots(1, 1 + several, squeeze=False, gridspec_kw=ratios)[0]
@@ -52,8 +52,8 @@ def _telling_pair(videos: list[Json]) -> list[Json]:
     return (telling or pairs or [[]])[0]
 
 
-def _strips(area, run: Run, pair: list[Json]) -> None:
-    files = [run.path / "videos" / video["file"] for video in pair]
+def _strips(area: SubFigure, pair: list[Json]) -> None:
+    files = [video["path"] for video in pair]
     longest = max(len(frames) / float(rate) for frames, rate in map(read_frames, files))
     at = list(np.linspace(0, longest, SHOTS))
     axes = area.subplots(len(pair), SHOTS, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.02})
@@ -64,7 +64,7 @@ def _strips(area, run: Run, pair: list[Json]) -> None:
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set_visible(False)
-            if row is axes[0]:
+            if video is pair[0]:
                 ax.set_title(f"{second:.1f} s", fontsize=9, color=LIGHT.muted)
         mark = f"{'✓' if video['success'] else '✗'} {video.get('choice') or 'nothing'}"
         row[0].set_ylabel(f"{label(video['policy'])}\n{mark}", rotation=0, ha="right", va="center", fontsize=10,

@@ -14,7 +14,7 @@ from engram.stats import wilson
 
 INTERVENTIONS = {
     "none": "memory left alone",
-    "freeze": "frozen from then on",
+    "freeze": "frozen",
     "zero": "zeroed",
     "noise": "replaced by noise",
     "reset": "reset to its start",
@@ -39,10 +39,11 @@ def success(ax: Axes, theme: Theme, run: Run) -> None:
     if len(groups) == 2:
         for start, (title, _) in enumerate(groups):
             middle = start * (len(names) + 0.7) + (len(names) - 1) / 2
-            ax.annotate(title, (middle, 0), xycoords=ax.get_xaxis_transform(), xytext=(0, -26), va="top", ha="center",
+            ax.annotate(title, (middle, 0), xycoords=ax.get_xaxis_transform(), xytext=(0, -20), va="top", ha="center",
                         textcoords="offset points", color=theme.muted, annotation_clip=False)  # fmt: skip
         ax.set_xlabel(" ")
     ax.set_xlim(-0.75, places[-1] + 0.75)
+    ax.set_ylabel("success")
     ax.set_ylim(0, 1.1)
     _rate_axis(ax.yaxis)
     ax.grid(axis="y")
@@ -103,6 +104,7 @@ def delay(ax: Axes, theme: Theme, run: Run) -> None:
     ax.xaxis.set_major_locator(FixedLocator(delays))
     ax.xaxis.set_major_formatter(FixedFormatter([str(d) for d in delays]))
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylabel("success")
     ax.set_xlabel("delay between cue and choice (ticks of 50 ms)")
     ax.set_ylim(0, 1.1)
     _rate_axis(ax.yaxis)

@@ -4,6 +4,7 @@ RUN/summary.json                      required; what `engram quickstart` measure
 RUN/POLICY/metrics.jsonl              training: {"step", "loss", ...} a line
 RUN/eval/*.jsonl                      evaluation: one episode a line
 RUN/videos/videos.json and *.mp4      [{"file", "policy", "seed", "success", "choice", "answer", "caption"}]
+RUN/eval/NAME.video/SEED.mp4          films of the episodes in NAME.jsonl; used where there is no videos.json
 RUN/videos/attention-*.mp4            overlays of where memory and action tokens look
 """
 
@@ -19,7 +20,10 @@ EpisodeKey = tuple[str, str, str]  # task, policy, intervention ("none" where me
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the report draws from. Parts that the run did not make are empty."""
+    """Everything the report draws from. Parts that the run did not make are empty.
+
+    videos    as listed in the sidecar, each with the "path" of its file; `missing` names those without one
+    """
 
     path: Path
     summary: Json
@@ -47,15 +51,17 @@ class Run:
 
 def read(path: Path) -> Run:
     """Read a run directory; ValueError where `summary.json` is absent or not what the report needs."""
-    videos, missing = _videos(path / "videos")
+    summary = _summary(path / "summary.json")
+    listed = path / "videos" / "videos.json"
+    videos = _listed(listed) if listed.is_file() else list(_filmed(path / "eval", summary["task"]))
     return Run(
         path=path,
-        summary=_summary(path / "summary.json"),
+        summary=summary,
         metrics={file.parent.name: list(_lines(file)) for file in sorted(path.glob("*/metrics.jsonl"))},
         episodes=_episodes(path / "eval"),
-        videos=videos,
+        videos=[video for video in videos if video["path"].is_file()],
         attention=sorted((path / "videos").glob("attention-*.mp4")),
-        missing=missing,
+        missing=[video["path"].name for video in videos if not video["path"].is_file()],
     )
 
 
@@ -123,14 +129,21 @@ def _episodes(folder: Path) -> dict[EpisodeKey, list[Json]]:
     return found
 
 
-def _videos(folder: Path) -> tuple[list[Json], list[str]]:
-    """The videos listed in the sidecar that exist, and the names of those that do not."""
-    sidecar = folder / "videos.json"
-    if not sidecar.is_file():
-        return [], []
+def _listed(sidecar: Path) -> list[Json]:
     try:
-        listed = json.loads(sidecar.read_text())
+        videos = json.loads(sidecar.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{sidecar}: expected a JSON list of videos ({error}); delete it to do without") from None
-    present = [video for video in listed if (folder / video["file"]).is_file()]
-    return present, [video["file"] for video in listed if video not in present]
+    return [video | {"path": sidecar.parent / video["file"]} for video in videos]
+
+
+def _filmed(folder: Path, task: str) -> Iterator[Json]:
+    """The films that evaluation left beside its episodes, of the main task with memory left alone."""
+    for file in sorted(folder.glob("*.jsonl")):
+        films = file.with_suffix(".video")
+        for episode in _lines(file) if films.is_dir() else ():
+            film = films / f"{episode['seed']}.mp4"
+            if episode["task"] == task and not episode.get("intervention") and film.is_file():
+                yield {key: episode.get(key) for key in ("policy", "seed", "success", "choice", "answer")} | {
+                    "path": film
+                }

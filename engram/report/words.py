@@ -29,7 +29,7 @@ def lead(run: Run) -> str:
     said = [f"{_subject(name)} succeeds in {_rate(run.policies[name])}" for name in names]
     said += [f"an expert that never saw the cue in {_rate(run.summary['chance'])}"] if run.chance is not None else []
     cue = " When it is time to choose, the cue is long out of sight." if "recall" in run.task else ""
-    return f"On {run.task}, {_listed(said)}.{cue}{_swap(run)}"
+    return f"On {run.task}, {_listed(said)} (in brackets: 95 % intervals).{cue}{_swap(run)}"
 
 
 def paired(run: Run) -> str:
@@ -100,7 +100,7 @@ def _rate(result: Json) -> str:
     low, high = interval(result)
     if low == high:
         return percent(result["success"]) + episodes
-    return f"{percent(result['success'])}{episodes} (95 % interval {100 * low:.0f}–{100 * high:.0f} %)"
+    return f"{percent(result['success'])}{episodes} ({100 * low:.0f}–{100 * high:.0f} %)"
 
 
 def _swap(run: Run) -> str:
