@@ -1,0 +1,189 @@
+"""Which frame each slot trains on at each step: a pure function of (step, slot).
+
+Legend: S slots of this rank, G = S * world slots of all ranks, T ticks of a window, E episodes.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """The frames of one step, each array (S, T).
+
+    episode  int64  episode of the data set
+    tick     int64  position within the episode, from 0
+    first    bool   the slot begins an episode here
+    valid    bool   False for padding, which repeats a real frame
+    """
+
+    episode: NDArray[np.int64]
+    tick: NDArray[np.int64]
+    first: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+
+
+class Schedule:
+    """Streams of whole episodes: each slot plays its episodes back to back and never skips a tick.
+
+    In every epoch a seeded permutation of all episodes is dealt out to all slots of all ranks, so that an epoch shows
+    each episode to exactly one slot; the deal moves on by one slot per epoch, so that no slot always gets the odd
+    one. Slots go on to the next epoch on their own. Slot g of rank r is slot r*S + g of all.
+
+    Args:
+        lengths: int (E,) ticks of each episode, all positive.
+        slots: S, slots of this rank.
+        ticks: T, a window is T consecutive ticks of the slot's stream (episodes may begin inside it); or "episode", a
+            window is one whole episode, padded at its end to `longest` ticks.
+        seed: of the permutations.
+        rank, world: which share of the slots this process has.
+        longest: ticks of a window of "episode"; default the longest length.
+        stagger: slot g begins with g/G of a mean episode of padding. Episodes of equal length would otherwise put all
+            slots in the same phase for ever, and an update would see nothing but beginnings, or nothing but ends.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        slots: int,
+        ticks: int | Literal["episode"],
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        longest: int | None = None,
+        stagger: bool = False,
+    ):
+        self._lengths = _checked(lengths, slots, ticks, rank, world)
+        if len(self._lengths) < slots * world:
+            raise ValueError(
+                f"expected at least {slots * world} episodes, one per slot ({slots} slots x {world} ranks), "
+                f"found {len(self._lengths)}; use fewer slots or record more demonstrations"
+            )
+        self.slots, self.seed, self.rank, self.world = slots, seed, rank, world
+        self.whole = ticks == "episode"
+        self.ticks = int(longest or self._lengths.max()) if ticks == "episode" else ticks
+        if self.whole and self.ticks < self._lengths.max():
+            found = f"found longest={self.ticks}; raise it"
+            raise ValueError(f"expected a window of at least {self._lengths.max()} ticks for whole episodes, {found}")
+        spread = float(self._lengths.mean()) / (slots * world) if stagger and not self.whole else 0.0
+        mine = range(rank * slots, (rank + 1) * slots)
+        self._streams = [_Stream(self._lengths, g, slots * world, seed, int(spread * g)) for g in mine]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which all slots together play about as many episodes as there are."""
+        work = len(self._lengths) if self.whole else int(self._lengths.sum())
+        return max(1, round(work / (self.slots * self.world * (1 if self.whole else self.ticks))))
+
+    def __getitem__(self, step: int) -> Ticks:
+        """The frames of `step` >= 0. Any step at once, in any order: no state is left behind but a memo."""
+        play = self._episode if self.whole else self._window
+        rows = [play(stream, step) for stream in self._streams]
+        episode, tick, first, valid = (np.stack(column) for column in zip(*rows, strict=True))
+        return Ticks(episode, tick, first, valid)
+
+    def _window(self, stream: "_Stream", step: int) -> tuple[NDArray, ...]:
+        at = stream.locate(step * self.ticks, self.ticks)
+        valid = at[1] >= 0
+        tick = np.maximum(at[1], 0)
+        return at[0], tick, valid & (tick == 0), valid
+
+    def _episode(self, stream: "_Stream", step: int) -> tuple[NDArray, ...]:
+        episode = stream.episode(step)
+        last = self._lengths[episode] - 1
+        tick = np.arange(self.ticks)
+        return np.full(self.ticks, episode), np.minimum(tick, last), tick == 0, tick <= last
+
+
+class Shuffled:
+    """Independent frames, for policies without memory: every tick begins an episode of its own.
+
+    In every epoch a seeded permutation of all frames is dealt out, so that each frame is shown once. Arguments as for
+    `Schedule`; `ticks` is a number.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], slots: int, ticks: int, seed: int, rank: int = 0, world: int = 1):
+        self._lengths = _checked(lengths, slots, ticks, rank, world)
+        self.slots, self.ticks, self.seed, self.rank, self.world = slots, ticks, seed, rank, world
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._epochs: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which each frame is shown about once."""
+        return max(1, round(int(self._lengths.sum()) / (self.slots * self.world * self.ticks)))
+
+    def __getitem__(self, step: int) -> Ticks:
+        """The frames of `step` >= 0."""
+        size, total = self.slots * self.ticks, int(self._lengths.sum())
+        place = (step * self.world + self.rank) * size + np.arange(size)
+        frame = np.empty(size, np.int64)
+        for epoch in np.unique(place // total).tolist():
+            mine = place // total == epoch
+            frame[mine] = self._epoch(epoch)[place[mine] % total]
+        grid = frame.reshape(self.slots, self.ticks)
+        episode = np.searchsorted(self._starts, grid, side="right") - 1
+        every = np.ones(grid.shape, bool)
+        return Ticks(episode, grid - self._starts[episode], every, every.copy())
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._epochs:
+            # two epochs at most are in use at a time: forget older ones
+            self._epochs = {e: p for e, p in self._epochs.items() if abs(e - epoch) <= 1}
+            self._epochs[epoch] = _permutation(int(self._lengths.sum()), self.seed, epoch)
+        return self._epochs[epoch]
+
+
+class _Stream:
+    """The endless sequence of episodes of one slot, extended epoch by epoch and kept."""
+
+    def __init__(self, lengths: NDArray[np.int64], slot: int, slots: int, seed: int, lead: int):
+        self._lengths, self._slot, self._slots, self._seed = lengths, slot, slots, seed
+        self._epochs = 0
+        self._episodes: list[int] = []
+        self._starts: list[int] = [lead]  # tick of the stream at which each episode, and the next to be added, begins
+        self._extend()
+
+    def episode(self, number: int) -> int:
+        """The slot's `number`-th episode."""
+        while len(self._episodes) <= number:
+            self._extend()
+        return self._episodes[number]
+
+    def locate(self, start: int, ticks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Episode and tick for positions start .. start+ticks-1 of the stream; tick is negative in the lead."""
+        while self._starts[-1] < start + ticks:
+            self._extend()
+        low = max(bisect_right(self._starts, start) - 1, 0)
+        high = max(bisect_right(self._starts, start + ticks - 1), 1)
+        starts, episodes = np.array(self._starts[low:high]), np.array(self._episodes[low:high])
+        position = np.arange(start, start + ticks)
+        which = np.maximum(np.searchsorted(starts, position, side="right") - 1, 0)
+        return episodes[which], position - starts[which]
+
+    def _extend(self) -> None:
+        order = _permutation(len(self._lengths), self._seed, self._epochs)
+        mine = order[(self._slot - self._epochs) % self._slots :: self._slots].tolist()
+        for episode in mine:
+            self._episodes.append(episode)
+            self._starts.append(self._starts[-1] + int(self._lengths[episode]))
+        self._epochs += 1
+
+
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _checked(lengths: NDArray[np.int64], slots: int, ticks: int | str, rank: int, world: int) -> NDArray[np.int64]:
+    lengths = np.asarray(lengths, np.int64)
+    if not len(lengths) or lengths.min() < 1:
+        raise ValueError(f"expected episodes of at least one tick, found {lengths.tolist()}; drop empty ones")
+    if slots < 1 or (ticks != "episode" and (not isinstance(ticks, int) or ticks < 1)):
+        raise ValueError(f'expected slots >= 1 and ticks >= 1 or "episode", found {slots} and {ticks!r}; raise them')
+    if not 0 <= rank < world:
+        raise ValueError(f"expected 0 <= rank < world, found rank {rank} of {world}; ranks count from 0")
+    return lengths

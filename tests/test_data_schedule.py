@@ -1,0 +1,138 @@
+"""The schedule: a pure function that loses no tick, shows no episode twice in an epoch, and can start anywhere."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engram.data.schedule import Schedule, Shuffled
+
+settings.register_profile("schedule", deadline=None, max_examples=40)
+settings.load_profile("schedule")
+
+
+@st.composite
+def plans(draw):
+    """Lengths, slots of a rank and number of ranks, with an episode for every slot."""
+    slots, world = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    lengths = draw(st.lists(st.integers(1, 9), min_size=slots * world, max_size=20))
+    return np.array(lengths), slots, world
+
+
+def streams(lengths, slots, world, ticks, steps, seed=0, **options):
+    """The valid (episode, tick) pairs of every slot of every rank, in order."""
+    out = []
+    for rank in range(world):
+        schedule = Schedule(lengths, slots, ticks, seed, rank, world, **options)
+        blocks = [schedule[step] for step in range(steps)]
+        for slot in range(slots):
+            pairs = [
+                (int(e), int(t), bool(f))
+                for b in blocks
+                for e, t, f, v in zip(b.episode[slot], b.tick[slot], b.first[slot], b.valid[slot], strict=True)
+                if v
+            ]
+            out.append(pairs)
+    return out
+
+
+@given(plans(), st.integers(1, 7), st.booleans())
+def test_a_slot_plays_whole_episodes_back_to_back(plan, ticks, stagger):
+    lengths, slots, world = plan
+    for pairs in streams(lengths, slots, world, ticks, steps=30, stagger=stagger):
+        expected = 0
+        for before, (episode, tick, first) in zip([None, *pairs], pairs, strict=False):
+            assert tick == expected
+            assert first == (tick == 0)
+            assert first or before[0] == episode
+            expected = tick + 1 if tick + 1 < lengths[episode] else 0
+
+
+@given(plans(), st.integers(0, 3))
+def test_an_epoch_shows_every_episode_to_one_slot(plan, seed):
+    lengths, slots, world = plan
+    total = len(lengths)
+    ranks = [Schedule(lengths, slots, "episode", seed, rank, world) for rank in range(world)]
+    shown = [[] for _ in range(slots * world)]
+    for step in range(3 * total):
+        for rank, schedule in enumerate(ranks):
+            for slot in range(slots):
+                shown[rank * slots + slot].append(int(schedule[step].episode[slot, 0]))
+    at = [0] * len(shown)
+    for epoch in range(3):
+        seen = []
+        for slot, episodes in enumerate(shown):
+            count = len(range((slot - epoch) % len(shown), total, len(shown)))  # its share of the deal
+            seen += episodes[at[slot] : at[slot] + count]
+            at[slot] += count
+        assert sorted(seen) == list(range(total))
+
+
+@given(plans(), st.integers(1, 7), st.integers(0, 200), st.booleans())
+def test_any_step_can_be_computed_first(plan, ticks, step, stagger):
+    lengths, slots, _ = plan
+    played = Schedule(lengths, slots, ticks, seed=1, stagger=stagger)
+    for earlier in range(max(0, step - 3), step):
+        played[earlier]
+    fresh = Schedule(lengths, slots, ticks, seed=1, stagger=stagger)
+    for name in ("episode", "tick", "first", "valid"):
+        np.testing.assert_array_equal(getattr(played[step], name), getattr(fresh[step], name))
+
+
+@given(plans())
+def test_an_episode_window_is_padded_at_its_end(plan):
+    lengths, slots, _ = plan
+    block = Schedule(lengths, slots, "episode", seed=0, longest=10)[4]
+    length = lengths[block.episode[:, 0]]
+    np.testing.assert_array_equal(block.valid.sum(1), length)
+    np.testing.assert_array_equal(block.tick, np.minimum(np.arange(10), length[:, None] - 1))
+    np.testing.assert_array_equal(block.first, np.arange(10) == np.zeros((slots, 1)))
+
+
+@given(plans(), st.integers(1, 5))
+def test_shuffled_frames_appear_once_per_epoch(plan, ticks):
+    lengths, slots, world = plan
+    total, size = int(lengths.sum()), slots * world * ticks
+    ranks = [Shuffled(lengths, slots, ticks, 0, rank, world) for rank in range(world)]
+    shown = []
+    for step in range(2 * total // size + 2):
+        for block in (schedule[step] for schedule in ranks):
+            assert block.first.all()
+            assert block.valid.all()
+            shown += list(zip(block.episode.ravel().tolist(), block.tick.ravel().tolist(), strict=True))
+    every = [(e, t) for e, length in enumerate(lengths) for t in range(length)]
+    assert sorted(shown[:total]) == every
+    assert sorted(shown[total : 2 * total]) == every
+    assert total < 20 or shown[:total] != shown[total : 2 * total]
+
+
+def test_staggered_slots_are_in_different_phases():
+    lengths = np.full(40, 40)
+    together, apart = (Schedule(lengths, 8, 8, seed=0, stagger=s)[20] for s in (False, True))
+    assert len(set(together.tick[:, 0].tolist())) == 1
+    assert len(set(apart.tick[:, 0].tolist())) == 8
+
+
+def test_seeds_and_epochs_give_other_orders():
+    lengths = np.full(50, 3)
+    one, two = (Schedule(lengths, 5, "episode", seed=seed) for seed in (0, 1))
+    order = [one[step].episode[:, 0].tolist() for step in range(20)]
+    assert order != [two[step].episode[:, 0].tolist() for step in range(20)]
+    assert order[:10] != order[10:]
+    assert one.steps_per_epoch == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (([5, 5, 5], 2, 4, 0, 0, 2), r"expected at least 4 episodes, one per slot \(2 slots x 2 ranks\), found 3; use"),
+        (([], 1, 4, 0), "expected episodes of at least one tick"),
+        (([5], 1, 0, 0), 'expected slots >= 1 and ticks >= 1 or "episode", found 1 and 0'),
+        (([5], 1, 4, 0, 1, 1), "expected 0 <= rank < world, found rank 1 of 1"),
+        (([5], 1, "episode", 0, 0, 1, 4), "expected a window of at least 5 ticks for whole episodes, found longest=4"),
+    ],
+)
+def test_an_impossible_schedule_is_refused(arguments, sentence):
+    lengths, *rest = arguments
+    with pytest.raises(ValueError, match=sentence):
+        Schedule(np.array(lengths, np.int64), *rest)
