@@ -112,25 +112,24 @@ def step(
     """One control tick of B sessions: perceive, plan where the chunk is used up, play one action each.
 
     Row b of `obs` belongs to `sessions[b]`. `policy.observe` sees every session at every tick; `policy.act` only the
-    rows that have no plan or have played `policy.replan` actions of it. Returns the actions, float32 (B, A) on the
-    CPU in the environment's units, and the sessions after this tick; the ones passed in stay as they were.
+    rows that have no plan or have played `policy.replan` actions of it. `obs` may be on any device. Returns the
+    actions, float32 (B, A) on the CPU in the environment's units, and the sessions after this tick; the ones passed
+    in stay as they were.
 
     Raises ValueError for a closed session, an observation of another tick than the session's, or a plan that is not
     finite.
     """
     _require_in_step(sessions, obs)
+    device = next((weight.device for weight in policy.parameters()), obs.tick.device)
     before = stack([session.carry for session in sessions])
-    first_B = torch.tensor([session.state is State.FRESH for session in sessions], device=obs.tick.device)
-    after = policy.observe(before, obs, first_B)
+    first_B = torch.tensor([session.state is State.FRESH for session in sessions], device=device)
+    after = policy.observe(before, obs.to(device), first_B)
     due = [b for b, session in enumerate(sessions) if session.chunk is None or session.cursor >= policy.replan]
     plans, after = _plan(policy, after, due)
     after = lasting(after)
-    moved_B, drift_B = _moved(before, after, len(sessions)), drift(before, after)
+    moved, turned = _moved(before, after, len(sessions)), _listed(drift(before, after), len(sessions))
     rows = unstack(after) or [{} for _ in sessions]
-    stepped = tuple(
-        _advance(session, row, plans.get(b), moved_B[b], None if drift_B is None else drift_B[b].item())
-        for b, (session, row) in enumerate(zip(sessions, rows, strict=True))
-    )
+    stepped = tuple(_advance(session, rows[b], plans.get(b), moved[b], turned[b]) for b, session in enumerate(sessions))
     return torch.stack([session.action for session in stepped]), stepped
 
 
@@ -151,6 +150,10 @@ def _turned(before: Float[Tensor, "B *M D"], after: Float[Tensor, "B *M D"]) -> 
     old, new = before.flatten(1, -2).float(), after.flatten(1, -2).float()
     turn = 1 - torch.cosine_similarity(old, new, dim=-1)
     return torch.where((old == new).all(-1), torch.zeros_like(turn), turn)
+
+
+def _listed(drift_B: Float[Tensor, "B"] | None, batch: int) -> list[float | None]:
+    return [None] * batch if drift_B is None else drift_B.tolist()
 
 
 def _moved(before: Carry, after: Carry, batch: int) -> list[bool]:
@@ -185,6 +188,7 @@ def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, dri
         writes=count.writes + remembers,
         moves=count.moves + moved,
     )
+    row = {key: value.clone() for key, value in row.items()}  # a resting session must not hold its batch in memory
     return Session(row, chunk[cursor], chunk, cursor + 1, session.tick + 1, State.RUNNING, counters, drift)
 
 

@@ -159,6 +159,14 @@ def test_results_of_unknown_origin_are_refused(tmp_path):
         run(CuePolicy(), tmp_path / "plain.jsonl")
 
 
+def test_a_damaged_line_is_named(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0])
+    with (tmp_path / "plain.jsonl").open("a") as file:
+        file.write("{'seed'\n")
+    with pytest.raises(ValueError, match=r"plain\.jsonl:2: expected an episode as JSON"):
+        run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0, 1])
+
+
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes):
     out = tmp_path / "plain.jsonl"

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from engram.policies.base import Policy
 from engram.rollout.interventions import Donor, Intervention, Moment
 from engram.session import Session, observation_from, start, step
 
-Record = dict[str, object]
+Record = dict[str, Any]  # one line of results; `_record` says what it holds
+Info = dict[str, Any]
 Keep = Callable[[int, Carry], None]
 
 
@@ -33,7 +35,7 @@ class _Lane:
     seed: int
     session: Session
     frame: dict[str, np.ndarray]
-    info: dict[str, object]
+    info: Info
     fresh: Carry
     held: Carry | None = None
     reward: float = 0.0
@@ -51,8 +53,20 @@ def play(
 
     `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
     observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
-    its lane. An environment that fails gives a record with `error` and no outcome. Raises CounterError.
+    its lane. An environment that fails gives a record with `error` and no outcome. The policy is in evaluation mode
+    meanwhile. Raises CounterError.
     """
+    training = policy.training
+    policy.eval()
+    try:
+        yield from _played(policy, envs, seeds, intervention, keep_onset)
+    finally:
+        policy.train(training)
+
+
+def _played(
+    policy: Policy, envs: VectorEnv, seeds: Sequence[int], intervention: Intervention | None, keep_onset: Keep | None
+) -> Iterator[Record]:
     waiting, lanes = deque(seeds), dict[int, _Lane]()
     while waiting or lanes:
         free = [lane for lane in range(envs.lanes) if lane not in lanes]
@@ -77,7 +91,7 @@ def play(
                 yield _record(policy, lanes.pop(lane), intervention)
 
 
-def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: dict[str, object]) -> _Lane:
+def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: Info) -> _Lane:
     session = start(policy)
     return _Lane(seed, session, frame, info, fresh=select(session.carry, "memory/"))
 
@@ -88,9 +102,9 @@ def _tick(policy: Policy, envs: VectorEnv, lanes: dict[int, _Lane]) -> dict[int,
     sessions = [episode.session for episode in episodes]
     texts = [str(episode.info["instruction"]) for episode in episodes]
     obs = observation_from(policy.spec, sessions, [episode.frame for episode in episodes], texts)
-    actions, sessions = step(policy, sessions, obs)
+    actions, stepped = step(policy, sessions, obs)
     moved = envs.step({lane: action.numpy() for lane, action in zip(lanes, actions, strict=True)})
-    return {lane: _after(lanes[lane], session, *moved[lane]) for lane, session in zip(lanes, sessions, strict=True)}
+    return {lane: _after(lanes[lane], session, *moved[lane]) for lane, session in zip(lanes, stepped, strict=True)}
 
 
 def _after(
@@ -100,7 +114,7 @@ def _after(
     reward: float,
     terminated: bool,
     truncated: bool,
-    info: dict[str, object],
+    info: Info,
 ) -> tuple[_Lane, bool]:
     drift = episode.drift if session.drift is None else (*episode.drift, round(session.drift, 6))
     after = replace(

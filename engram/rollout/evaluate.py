@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def evaluate(
     """
     if intervention is not None:
         require_memory(policy, intervention)
-    out, seeds, knobs, began = Path(out), sorted(set(seeds)), dict(knobs or {}), time.monotonic()
+    out, seeds, knobs, began = Path(out), sorted({int(seed) for seed in seeds}), dict(knobs or {}), time.monotonic()
     names = {"policy": policy_name, "task": task, "intervention": None if intervention is None else intervention.label}
     proof = {"policy_sha256": fingerprint(policy), "knobs": knobs, "replan": policy.replan}
     make_one = partial(make, task, **knobs)
@@ -62,10 +61,11 @@ def evaluate(
     todo = [seed for seed in seeds if seed not in done]
     if todo:
         keep = partial(save_onset, out) if keep_onset else None
-        with deployed(policy), VectorEnv(make_one, lanes=min(lanes, len(todo)), workers=workers) as envs:
+        with VectorEnv(make_one, lanes=min(lanes, len(todo)), workers=workers) as envs:
             played = (names | record for record in play(policy, envs, todo, intervention, keep))
             before = [done[seed] for seed in seeds if seed in done]
-            done |= {line["seed"]: line for line in _appended(_watched(played, before, len(seeds), progress), out)}
+            shown = _watched(played, before, _bar(progress), f"{policy_name} on {task}", len(seeds))
+            done |= {line["seed"]: line for line in _appended(shown, out)}
     episodes = [done[seed] for seed in seeds if seed in done]
     _require_no_errors(episodes, out)
     _film_first(policy, make_one, seeds[:video_first], out.with_suffix(".video"), intervention)
@@ -96,17 +96,6 @@ def summarise(episodes: Sequence[Record]) -> dict:
     }
 
 
-@contextmanager
-def deployed(policy: Policy) -> Iterator[None]:
-    """The policy in evaluation mode (no dropout); the mode it had comes back afterwards."""
-    training = policy.training
-    policy.eval()
-    try:
-        yield
-    finally:
-        policy.train(training)
-
-
 def _totals(sound: Sequence[Record]) -> dict[str, int]:
     """Counters over all episodes, once more held against the environments' own ticks. Raises CounterError."""
     names = ("observations", "plans", "writes", "renders")
@@ -126,11 +115,13 @@ def _appended(records: Iterable[Record], out: Path) -> Iterator[Record]:
             yield record
 
 
-def _watched(records: Iterable[Record], before: Sequence[Record], total: int, shown: bool) -> Iterator[Record]:
+def _watched(
+    records: Iterable[Record], before: Sequence[Record], bar: Progress, title: str, total: int
+) -> Iterator[Record]:
     """The records, counted on a progress bar; ends early when too many are errors."""
     lines = list(before)
-    with _bar(shown) as bar:
-        task = bar.add_task("evaluate", total=total, completed=len(lines), success="")
+    with bar:
+        task = bar.add_task(title, total=total, completed=len(lines), success="")
         for record in records:
             lines.append(record)
             sound = [line["success"] for line in lines if line["error"] is None]

@@ -33,18 +33,16 @@ def resume(path: Path, settings: Mapping[str, object]) -> dict[int, dict]:
     Lines of episodes that ended in an error are dropped: they are tried again. Raises ValueError when the file was
     made with other settings, naming them.
     """
-    settings = json.loads(json.dumps(settings))
+    expected = json.loads(json.dumps(settings))
     beside = path.with_suffix(".settings.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        _require_same(path, beside, settings)
+        _require_same(path, beside, expected)
     else:
-        _replace(beside, json.dumps(settings, indent=1) + "\n")
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    done = {line["seed"]: line for line in _lines(text) if line["error"] is None}
-    kept = "".join(json.dumps(line) + "\n" for line in done.values())
-    if kept != text or not path.exists():
-        _replace(path, kept)
+        _replace(beside, json.dumps(expected, indent=1) + "\n")
+        _replace(path, "")
+    done = {line["seed"]: line for line in _lines(path) if line["error"] is None}
+    _replace(path, "".join(json.dumps(line) + "\n" for line in done.values()))
     return done
 
 
@@ -52,7 +50,7 @@ def read(path: Path) -> list[dict]:
     """Every complete line of `path`, sorted by seed. Raises ValueError when there is no such file."""
     if not path.is_file():
         raise ValueError(f"expected the episodes of an evaluation at {path}, found no file; run `engram eval` first")
-    return sorted(_lines(path.read_text(encoding="utf-8")), key=lambda line: line["seed"])
+    return sorted(_lines(path), key=lambda line: line["seed"])
 
 
 def save_onset(path: Path, seed: int, memory: Carry) -> None:
@@ -83,9 +81,16 @@ def _donor(path: Path, episode: dict, others: list[dict]) -> Donor:
     )
 
 
-def _lines(text: str) -> Iterator[dict]:
-    whole, _, _ = text.rpartition("\n")
-    return (json.loads(line) for line in whole.splitlines())
+def _lines(path: Path) -> Iterator[dict]:
+    """The complete lines of `path`; a last one without its end is what a killed run was writing."""
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}:{number}: expected an episode as JSON, found {error}; remove the line: it is played again"
+            ) from error
 
 
 def _require_same(path: Path, beside: Path, settings: dict) -> None:

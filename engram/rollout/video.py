@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import gymnasium
@@ -56,14 +57,19 @@ class _Camera(gymnasium.Wrapper):
         self.frames: list[np.ndarray] = []
         self.fps = float(env.metadata["render_fps"])
 
-    def reset(self, **options: object) -> tuple:
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset and begin a new film."""
         out = self.env.reset(**options)
-        self.frames = [self.env.render()]
+        self.frames = [self._picture()]
         return out
 
-    def step(self, action: np.ndarray) -> tuple:
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and take a frame."""
         out = self.env.step(action)
-        self.frames.append(self.env.render())
+        self.frames.append(self._picture())
         return out
+
+    def _picture(self) -> np.ndarray:
+        picture = self.env.render()
+        assert isinstance(picture, np.ndarray), "an environment that is filmed has render_mode rgb_array"
+        return picture
