@@ -22,13 +22,13 @@ section { margin-top:44px; }
 figure { margin:8px 0 0; }
 figure > svg { display:block; width:100%; height:auto; overflow:visible; }
 figure > svg text { font-family:inherit !important; font-variant-numeric:tabular-nums; }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit, minmax(160px,1fr)); gap:1px; background:var(--grid);
-  border:1px solid var(--grid); border-radius:8px; overflow:hidden; margin-top:28px; }
-.tiles div { background:var(--paper); padding:13px 18px 14px; border-top:3px solid transparent; }
+.tiles { display:flex; flex-wrap:wrap; gap:1px; background:var(--grid); border:1px solid var(--grid); border-radius:8px;
+  overflow:hidden; margin-top:28px; }
+.tiles div { flex:1 1 160px; background:var(--paper); padding:13px 18px 14px; border-top:3px solid transparent; }
 .tiles b { display:block; font-size:1.7rem; line-height:1.2; font-weight:640; font-variant-numeric:tabular-nums; }
 .tiles span { color:var(--muted); font-size:.85rem; display:block; line-height:1.35; }
 .pairs { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%,440px),1fr));
-  gap:24px 32px; margin-top:14px; }
+  gap:24px 40px; margin-top:14px; }
 .pair { margin:0; } .pair > div { display:grid; grid-template-columns:1fr 1fr; gap:8px; }
 .clips { display:grid; grid-template-columns:repeat(auto-fill, minmax(180px,1fr)); gap:16px; margin-top:14px; }
 .pair.single > div { grid-template-columns:1fr; }

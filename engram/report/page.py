@@ -104,19 +104,21 @@ def _videos(run: Run) -> str:
             skipped.append(seed)
             continue
         left -= size
-        pairs.append(_pair(seed, clips))
+        pairs.append(_pair(run, seed, clips))
     notes = [f"Left out to keep the page small: seed {s}." for s in skipped]
     notes += [f"Listed but not found: {name}." for name in run.missing]
     trailer = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     return _section(title, f'{_player()}<div class="pairs">{"".join(pairs)}</div>{trailer}')
 
 
-def _pair(seed: int, clips: list[Json]) -> str:
+def _pair(run: Run, seed: int, clips: list[Json]) -> str:
     ordered = sorted(clips, key=lambda clip: (clip["policy"] != "memoryless", clip["policy"]))
     answer = f" · the cue was {escape(str(clips[0]['answer']))}" if clips[0].get("answer") else ""
+    onset = run.onset(seed)
+    when = f" · the choice begins at {onset:.1f} s" if onset is not None else ""
     single = " single" if len(clips) == 1 else ""
     inner = "".join(_clip(clip) for clip in ordered)
-    return f'<div class="pair{single}"><p>Episode with seed {seed}{answer}</p><div>{inner}</div></div>'
+    return f'<div class="pair{single}"><p>Episode with seed {seed}{answer}{when}</p><div>{inner}</div></div>'
 
 
 def _clip(clip: Json) -> str:
@@ -200,7 +202,7 @@ def _attention(run: Run) -> str:
         return _absent("Where it looks", "This run recorded no attention overlays.")
     clips = "".join(
         f'<figure class="clip">{_video(file, f"Attention overlay {file.stem}")}'
-        f"<figcaption>{escape(file.stem.removeprefix('attention-').replace('-', ' '))}</figcaption></figure>"
+        f"<figcaption>{escape(label(file.stem.removeprefix('attention-')))}</figcaption></figure>"
         for file in run.attention
     )
     return _section("Where it looks", f'{_player()}<div class="clips">{clips}</div>')

@@ -26,7 +26,7 @@ def figure(run: Path, out_png: Path) -> Path:
         areas = drawn.subfigures(2 if pair else 1, 1, squeeze=False)[:, 0]
         _charts(areas[0], found)
         if pair:
-            _strips(areas[1], pair)
+            _strips(areas[1], found, pair)
         drawn.savefig(out_png)
     return Path(out_png)
 
@@ -36,10 +36,10 @@ def _charts(area: SubFigure, run: Run) -> None:
     ratios = {"width_ratios": [1, 1.15] if several else [1]}
     left, *right = area.subplots(1, 1 + several, squeeze=False, gridspec_kw=ratios)[0]
     plots.success(left, LIGHT, run)
-    left.set_title(f"Success on {run.task}", loc="left", fontsize=11)
+    left.set_title(f"Success on {run.task}", loc="left", fontsize=11, pad=18)
     for ax in right:
         plots.interventions(ax, LIGHT, run)
-        ax.set_title("μVLA when its memory is tampered with", loc="left", fontsize=11)
+        ax.set_title("μVLA when its memory is tampered with", loc="left", fontsize=11, pad=18)
 
 
 def _telling_pair(videos: list[Json]) -> list[Json]:
@@ -52,10 +52,11 @@ def _telling_pair(videos: list[Json]) -> list[Json]:
     return (telling or pairs or [[]])[0]
 
 
-def _strips(area: SubFigure, pair: list[Json]) -> None:
+def _strips(area: SubFigure, run: Run, pair: list[Json]) -> None:
     files = [video["path"] for video in pair]
     longest = max(len(frames) / float(rate) for frames, rate in map(read_frames, files))
     at = list(np.linspace(0, longest, SHOTS))
+    onset = run.onset(pair[0]["seed"])
     axes = area.subplots(len(pair), SHOTS, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.02})
     for row, video, file in zip(axes, pair, files, strict=True):
         shots, length = filmstrip(file, at)
@@ -65,7 +66,8 @@ def _strips(area: SubFigure, pair: list[Json]) -> None:
             ax.set_yticks([])
             ax.spines[:].set_visible(False)
             if video is pair[0]:
-                ax.set_title(f"{second:.1f} s", fontsize=9, color=LIGHT.muted)
+                phase = "" if onset is None or second < onset else " · choice"
+                ax.set_title(f"{second:.1f} s{phase}", fontsize=9, color=LIGHT.muted)
         mark = f"{'✓' if video['success'] else '✗'} {video.get('choice') or 'nothing'}"
         row[0].set_ylabel(f"{label(video['policy'])}\n{mark}", rotation=0, ha="right", va="center", fontsize=10,
                           color=colour(video["policy"], [v["policy"] for v in pair]))  # fmt: skip

@@ -1,7 +1,6 @@
 """The plots of a run. Each draws on the axes it is given, so that the page (SVG) and the picture (PNG) share them."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ def success(ax: Axes, theme: Theme, run: Run) -> None:
     ax.set_ylim(0, 1.1)
     _rate_axis(ax.yaxis)
     ax.grid(axis="y")
-    _chance(ax.axhline, run, theme)
+    _chance_level(ax, theme, run)
 
 
 def interventions(ax: Axes, theme: Theme, run: Run) -> None:
@@ -65,7 +64,9 @@ def interventions(ax: Axes, theme: Theme, run: Run) -> None:
     ax.set_xlim(0, 1.16)
     _rate_axis(ax.xaxis)
     ax.grid(axis="x")
-    _chance(ax.axvline, run, theme)
+    if run.chance is not None:
+        ax.axvline(run.chance, **_chance(theme))
+        _mark(ax, theme, run.chance, "chance")
 
 
 def intervention_rows(run: Run) -> list[tuple[str, Json, bool]]:
@@ -109,7 +110,7 @@ def delay(ax: Axes, theme: Theme, run: Run) -> None:
     ax.set_ylim(0, 1.1)
     _rate_axis(ax.yaxis)
     ax.grid(axis="y")
-    _chance(ax.axhline, run, theme)
+    _chance_level(ax, theme, run)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
 
 
@@ -158,9 +159,10 @@ def drift(ax: Axes, theme: Theme, run: Run) -> None:
         ax.fill_between(tick, low, high, color=colour(name, list(bands)), alpha=0.2, linewidth=0)
         ax.plot(tick, middle, color=colour(name, list(bands)), linewidth=1.6, label=label(name))
     ax.set_ylim(bottom=0)
-    ax.axvline(0, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+    ax.axvline(0, color=theme.muted, linewidth=1)
     _mark(ax, theme, 0, "choice begins")
-    ends = [e["cue_end"] - e["onset"] for name in bands for e in _untouched(run, name) if e.get("cue_end") is not None]
+    marked = [e for name in bands for e in _untouched(run, name) if e.get("cue_end") is not None and e["drift"]]
+    ends = [e["cue_end"] - e["onset"] for e in marked]
     if ends:  # the delay varies between episodes, so the end of the cue is a range
         ax.axvspan(min(ends), max(ends) + 1e-6, color=theme.grid, alpha=0.5, linewidth=0.8, zorder=0)
         _mark(ax, theme, float(np.median(ends)), "cue ends")
@@ -215,9 +217,15 @@ def _rate_axis(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:.0f} %"))
 
 
-def _chance(line: Callable[..., object], run: Run, theme: Theme) -> None:
+def _chance_level(ax: Axes, theme: Theme, run: Run) -> None:
     if run.chance is not None:
-        line(run.chance, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)), alpha=0.75)
+        ax.axhline(run.chance, **_chance(theme))
+        ax.annotate("chance", (1, run.chance), xycoords=ax.get_yaxis_transform(), xytext=(4, 0), va="center",
+                    textcoords="offset points", color=theme.muted, annotation_clip=False)  # fmt: skip
+
+
+def _chance(theme: Theme) -> Json:
+    return {"color": theme.ink, "linewidth": 1, "linestyle": (0, (4, 3)), "alpha": 0.75}
 
 
 def _mark(ax: Axes, theme: Theme, x: float | int, text: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+TICK_SECONDS = 0.05  # a film has one frame per control tick, 20 a second
 EpisodeKey = tuple[str, str, str]  # task, policy, intervention ("none" where memory is left alone)
 
 
@@ -47,6 +48,14 @@ class Run:
     def chance(self) -> float | None:
         """Measured success of the expert blind to the cue, or None where the run did not measure it."""
         return self.summary["chance"]["success"] if self.summary.get("chance") else None
+
+    def onset(self, seed: int) -> float | None:
+        """When the choice begins in the main task's episode `seed`, in seconds; None if it was not evaluated."""
+        for (task, _, _), episodes in self.episodes.items():
+            for episode in episodes:
+                if task == self.task and episode["seed"] == seed and episode.get("onset") is not None:
+                    return TICK_SECONDS * episode["onset"]
+        return None
 
 
 def read(path: Path) -> Run:

@@ -28,7 +28,7 @@ def lead(run: Run) -> str:
     names = sorted(run.policies, key=lambda name: -run.policies[name]["success"])
     said = [f"{_subject(name)} succeeds in {_rate(run.policies[name])}" for name in names]
     said += [f"an expert that never saw the cue in {_rate(run.summary['chance'])}"] if run.chance is not None else []
-    cue = " When it is time to choose, the cue is long out of sight." if "recall" in run.task else ""
+    cue = " When it is time to choose, the cue is out of sight." if "recall" in run.task else ""
     return f"On {run.task}, {_listed(said)} (in brackets: 95 % intervals).{cue}{_swap(run)}"
 
 
