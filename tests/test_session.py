@@ -1,12 +1,15 @@
 """Sessions: one episode each as a value, many in one step."""
 
+import fakes
+import numpy as np
 import pytest
 import torch
 from doubles import SPEC, BlindPolicy, CuePolicy, RecallGame
 
 from engram.carry import Carry
+from engram.policies.build import Design
 from engram.session import Session, State, drift, observation_from, start, step
-from engram.types import Chunk
+from engram.types import Chunk, Observation
 
 
 def frames_of(seed: int, ticks: int) -> list[dict]:
@@ -52,8 +55,8 @@ def test_a_resting_session_holds_lasting_keys_only():
     assert played(policy, seed=0, ticks=4).carry.keys() == policy.init(1).keys()
 
 
-def test_interleaved_sessions_equal_each_alone():
-    policy = CuePolicy(replan=3)
+def require_interleaving(policy) -> None:
+    """Three sessions stepped in varying groups and orders end as each does alone."""
     shows = [frames_of(seed, 6) for seed in range(3)]
     sessions = [start(policy) for _ in shows]
     for turn in ([0, 2], [1], [2, 0, 1], [1, 0], [0, 1, 2], [1, 2], [2, 0], [0, 1, 2]):
@@ -65,6 +68,70 @@ def test_interleaved_sessions_equal_each_alone():
         assert same(session.carry, alone.carry)
         assert torch.equal(session.action, alone.action)
         assert session.counters == alone.counters
+
+
+def test_interleaved_sessions_equal_each_alone():
+    require_interleaving(CuePolicy(replan=3))
+
+
+class Hoarder(CuePolicy):
+    """A mutant: remembers on itself what it saw last."""
+
+    def observe(self, carry: Carry, obs: Observation, first_B: torch.Tensor) -> Carry:
+        carry = super().observe(carry, obs, first_B)
+        self.last = carry["memory/colour"].mean(0) + getattr(self, "last", 0)
+        return {**carry, "memory/colour": carry["memory/colour"] + self.last}
+
+
+class Gossip(CuePolicy):
+    """A mutant: rows of a batch tell one another."""
+
+    def observe(self, carry: Carry, obs: Observation, first_B: torch.Tensor) -> Carry:
+        carry = super().observe(carry, obs, first_B)
+        return {**carry, "memory/colour": carry["memory/colour"] + carry["memory/colour"].mean(0)}
+
+
+@pytest.mark.parametrize("mutant", [Hoarder, Gossip])
+def test_interleaving_catches_state_on_the_policy_and_between_rows(mutant):
+    with pytest.raises(AssertionError):
+        require_interleaving(mutant())
+
+
+DESIGNS = {
+    "memoryless": Design(m=0, chunk=4, replan=2),
+    "mu_vla": Design(chunk=4, replan=3),
+    "mu_vla full ema": Design(mask="full", rule=0.1, initial_std=0.02),
+    "first frame": Design(memory="first-frame", replan=2),
+    "last frames": Design(memory="last-frames", frames=3),
+}
+
+
+def fake_frame(seed: int, tick: int) -> dict:
+    """Noise of the shape that the fake policies expect."""
+    rng = np.random.default_rng((seed, tick))
+    images = rng.integers(0, 256, (2, fakes.SPEC.height, fakes.SPEC.width, 3), np.uint8)
+    return {"base": images[0], "wrist": images[1], "proprio": rng.standard_normal(7, np.float32)}
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
+def test_sessions_of_every_policy_interleave_and_leave_it_bit_equal(design):
+    policy = fakes.policy(design).eval()
+    before = {key: value.clone() for key, value in policy.state_dict().items()}
+    together = [start(policy) for _ in range(3)]
+    for turn in ([0, 2], [1], [2, 0, 1], [1, 0], [0, 1, 2], [1, 2]):
+        shown = [fake_frame(i, together[i].tick) for i in turn]
+        for i, session in zip(turn, advance(policy, [together[i] for i in turn], shown)[1], strict=True):
+            together[i] = session
+    for seed, session in enumerate(together):
+        alone = start(policy)
+        for tick in range(session.tick):
+            _, (alone,) = advance(policy, [alone], [fake_frame(seed, tick)])
+        assert alone.carry.keys() == session.carry.keys()
+        for key in alone.carry:
+            torch.testing.assert_close(session.carry[key], alone.carry[key], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(session.action, alone.action, rtol=1e-4, atol=1e-5)
+        assert session.counters == alone.counters
+    assert same(before, policy.state_dict())
 
 
 def test_a_kept_session_can_be_played_again():
