@@ -5,7 +5,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +16,7 @@ from engram.types import Spec
 
 SPEC = Spec(cameras=("base", "wrist"), height=32, width=48, proprio_dim=3, action_dim=2, control_hz=20.0)
 LENGTHS = (7, 4, 9, 5)
+FRAMES, VIDEO = "data/chunk-000/file-000.parquet", "videos/observation.images.wrist/chunk-000/file-000.mp4"
 
 
 def episode(number: int, length: int, spec: Spec = SPEC) -> dict:
@@ -141,6 +144,58 @@ def test_several_data_sets_are_one(tmp_path, root):
     np.testing.assert_array_equal(both.pixels(mixed), want)
 
 
+def rewrite(path: Path, change) -> None:
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(change(table), path)
+
+
+def test_other_people_s_files_are_read(root):
+    """Lists of doubles, the text of tasks as a nameless pandas index, another codec with a file of its own numbering."""
+    want = Dataset(root).images("wrist").astype(int)
+
+    def doubles(table):
+        return table.set_column(
+            table.column_names.index("action"), "action", table["action"].cast(pa.list_(pa.float64()))
+        )
+
+    rewrite(root / FRAMES, doubles)
+    rewrite(root / "meta/tasks.parquet", lambda t: t.rename_columns(["task_index", "__index_level_0__"]))
+    at = "videos/observation.images.wrist/"
+    moved = root / at / "chunk-003/file-012.mp4"
+    moved.parent.mkdir()
+    recode(root / VIDEO, moved)
+    for name, number in (("chunk_index", 3), ("file_index", 12)):
+        path = root / "meta/episodes/chunk-000/file-000.parquet"
+        rewrite(path, lambda t, n=name, v=number: t.set_column(t.column_names.index(at + n), at + n, [[v] * 4]))
+    data = Dataset(root)
+    np.testing.assert_array_equal(data.action[:7], episode(0, 7)["action"])
+    assert data.tasks == ("task 0", "task 1")
+    assert np.abs(data.images("wrist") - want).mean() < 6
+
+
+def recode(source: Path, target: Path) -> None:
+    """The same film in MPEG-4 with shared chroma."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream("mpeg4", rate=20)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = SPEC.width, SPEC.height, "yuv420p", 4_000_000
+        for frame in old.decode(video=0):
+            new.mux(stream.encode(frame.reformat(format="yuv420p")))
+        new.mux(stream.encode(None))
+
+
+def test_frames_left_out_of_the_rows_are_left_out_of_the_film(root):
+    """Keyframe subsampling keeps the video and the original ticks; a row's timestamp says which frame is its own."""
+    whole = Dataset(root).images("base").copy()
+    keep = np.flatnonzero(Dataset(root).frame_index % 2 == 0)
+    rewrite(root / FRAMES, lambda t: t.take(keep))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    lengths = [[4, 2, 5, 3]]
+    rewrite(path, lambda t: t.set_column(t.column_names.index("length"), "length", lengths))
+    data = Dataset(root)
+    assert data.frame_index[:5].tolist() == [0, 2, 4, 6, 0]
+    np.testing.assert_array_equal(data.images("base"), whole[keep])
+
+
 def test_data_sets_that_differ_are_not_joined(tmp_path, root):
     other = record(tmp_path / "other", spec=replace(SPEC, action_dim=3))
     with pytest.raises(ValueError, match=r"other: expected action_dim 2, found 3"):
@@ -216,7 +271,6 @@ def features_with(root: Path, **changes) -> dict:
     return features | {name.replace("__", "."): features[name.replace("__", ".")] | c for name, c in changes.items()}
 
 
-FRAMES, VIDEO = "data/chunk-000/file-000.parquet", "videos/observation.images.wrist/chunk-000/file-000.mp4"
 BREAK = {
     "no directory": (
         lambda r: r.rename(r.with_name("gone")),

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from engram.data.schedule import Schedule, Shuffled
 
-settings.register_profile("schedule", deadline=None, max_examples=40)
-settings.load_profile("schedule")
+few = settings(max_examples=40)
 
 
 @st.composite
@@ -36,6 +35,7 @@ def streams(lengths, slots, world, ticks, steps, seed=0, **options):
     return out
 
 
+@few
 @given(plans(), st.integers(1, 7), st.booleans())
 def test_a_slot_plays_whole_episodes_back_to_back(plan, ticks, stagger):
     lengths, slots, world = plan
@@ -48,6 +48,7 @@ def test_a_slot_plays_whole_episodes_back_to_back(plan, ticks, stagger):
             expected = tick + 1 if tick + 1 < lengths[episode] else 0
 
 
+@few
 @given(plans(), st.integers(0, 3))
 def test_an_epoch_shows_every_episode_to_one_slot(plan, seed):
     lengths, slots, world = plan
@@ -68,6 +69,7 @@ def test_an_epoch_shows_every_episode_to_one_slot(plan, seed):
         assert sorted(seen) == list(range(total))
 
 
+@few
 @given(plans(), st.integers(1, 7), st.integers(0, 200), st.booleans())
 def test_any_step_can_be_computed_first(plan, ticks, step, stagger):
     lengths, slots, _ = plan
@@ -79,6 +81,7 @@ def test_any_step_can_be_computed_first(plan, ticks, step, stagger):
         np.testing.assert_array_equal(getattr(played[step], name), getattr(fresh[step], name))
 
 
+@few
 @given(plans())
 def test_an_episode_window_is_padded_at_its_end(plan):
     lengths, slots, _ = plan
@@ -89,6 +92,7 @@ def test_an_episode_window_is_padded_at_its_end(plan):
     np.testing.assert_array_equal(block.first, np.arange(10) == np.zeros((slots, 1)))
 
 
+@few
 @given(plans(), st.integers(1, 5))
 def test_shuffled_frames_appear_once_per_epoch(plan, ticks):
     lengths, slots, world = plan

@@ -12,6 +12,7 @@ from pathlib import Path
 
 VERSION = "v3.0"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+NOTES = "meta/engram.json"  # ours: provenance; other readers pass over it
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 EPISODES = f"meta/episodes/{FILE}.parquet"
 DATA = f"data/{FILE}.parquet"

@@ -33,6 +33,8 @@ class Writer:
         robot: LeRobot's `robot_type`.
         video: encoder settings.
         frames_per_file: an episode that would pass this many frames starts new data and video files.
+
+    `notes`, a dict that JSON can hold, is kept as meta/engram.json: where the episodes come from.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Writer:
         self._work = self.root.with_name(self.root.name + ".writing")
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
+        self.notes: dict = {}
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict] = []
         self._numbers: dict[str, list[NDArray]] = {STATE: [], ACTION: [], PREVIOUS: []}
@@ -105,6 +108,7 @@ class Writer:
         pq.write_table(_tasks_table(list(self._tasks)), self._work / layout.TASKS)
         (self._work / layout.INFO).write_text(json.dumps(self._info(), indent=4))
         (self._work / layout.STATS).write_text(json.dumps(self._stats(), indent=4))
+        (self._work / layout.NOTES).write_text(json.dumps(self.notes, indent=4, sort_keys=True))
         if self.root.exists():
             self.root.rmdir()
         os.rename(self._work, self.root)
