@@ -32,7 +32,7 @@ def test_a_policy_that_remembers_always_succeeds(tmp_path):
         ticks = line["onset"] + 2
         assert line["ticks"] == ticks
         assert line["counters"] == {"observations": ticks, "plans": -(-ticks // 2), "writes": ticks, "renders": ticks}
-        assert line["return"] == 1.0
+        assert (line["return"], line["cue_end"]) == (1.0, 3)
         assert [drift > 0 for drift in line["drift"]] == [True] + [False] * (ticks - 1)  # the cue, seen once
 
 

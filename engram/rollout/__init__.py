@@ -4,4 +4,5 @@ from engram.rollout.episodes import CounterError as CounterError
 from engram.rollout.evaluate import EpisodeError as EpisodeError
 from engram.rollout.evaluate import evaluate as evaluate
 from engram.rollout.evaluate import summarise as summarise
+from engram.rollout.records import donors as donors
 from engram.rollout.video import film as film

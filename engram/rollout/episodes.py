@@ -40,6 +40,7 @@ class _Lane:
     held: Carry | None = None
     reward: float = 0.0
     drift: tuple[float, ...] = ()
+    cue_ticks: int = 0
 
 
 def play(
@@ -118,7 +119,13 @@ def _after(
 ) -> tuple[_Lane, bool]:
     drift = episode.drift if session.drift is None else (*episode.drift, round(session.drift, 6))
     after = replace(
-        episode, session=session, frame=frame, info=info, reward=episode.reward + float(reward), drift=drift
+        episode,
+        session=session,
+        frame=frame,
+        info=info,
+        reward=episode.reward + float(reward),
+        drift=drift,
+        cue_ticks=episode.cue_ticks + (episode.info["phase"] == "cue"),
     )
     return after, terminated or truncated
 
@@ -163,6 +170,7 @@ def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -
         "donor_answer": None if donor is None else donor.answer,
         "donor_seed": None if donor is None else donor.seed,
         "ticks": int(info["tick"]),
+        "cue_end": episode.cue_ticks,
         "onset": int(info["onset"]),
         "return": episode.reward,
         "counters": counters,
@@ -173,7 +181,9 @@ def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -
 
 def _failed(seed: int, error: str) -> Record:
     """The line of an episode whose environment failed: neither a success nor a failure."""
-    outcome = dict.fromkeys(("success", "choice", "answer", "donor_answer", "donor_seed", "ticks", "onset", "return"))
+    outcome = dict.fromkeys(
+        ("success", "choice", "answer", "donor_answer", "donor_seed", "ticks", "cue_end", "onset", "return")
+    )
     counters = dict.fromkeys(("observations", "plans", "writes", "renders"), 0)
     return {"seed": seed, **outcome, "counters": counters, "drift": [], "error": error}
 
