@@ -150,13 +150,12 @@ def rewrite(path: Path, change) -> None:
 
 
 def test_other_people_s_files_are_read(root):
-    """Lists of doubles, the text of tasks as a nameless pandas index, another codec with a file of its own numbering."""
+    """Lists of doubles, the text of tasks as a nameless pandas index, another codec and file number."""
     want = Dataset(root).images("wrist").astype(int)
 
     def doubles(table):
-        return table.set_column(
-            table.column_names.index("action"), "action", table["action"].cast(pa.list_(pa.float64()))
-        )
+        at = table.column_names.index("action")
+        return table.set_column(at, "action", table["action"].cast(pa.list_(pa.float64())))
 
     rewrite(root / FRAMES, doubles)
     rewrite(root / "meta/tasks.parquet", lambda t: t.rename_columns(["task_index", "__index_level_0__"]))
