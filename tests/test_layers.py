@@ -15,7 +15,7 @@ ROOMS = (
     ("policies",),
     ("session",),
     ("train", "rollout", "demos", "report", "serve"),
-    ("study", "quickstart"),
+    ("study", "quickstart", "bench"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
