@@ -1,0 +1,128 @@
+"""The simulation: one table with its arm. It moves, notices the first cube touched, and takes pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engram.envs.tabletop import gl
+
+gl.use()
+
+try:
+    import mujoco
+except ModuleNotFoundError as missing:
+    if missing.name != "mujoco":
+        raise
+    raise ImportError('envs/tabletop needs MuJoCo; install it with: pip install "engram-vla[tabletop]"') from missing
+
+from engram.envs.tabletop import scene
+
+CAMERAS = ("base", "wrist")
+PICTURE = 256  # side of the picture for people
+DELTA = np.array([0.04, 0.04, 0.04, 0.25, 0.25, 0.25])  # metres and radians per tick at |action| = 1
+LOW = np.array([-scene.REACH, -scene.REACH, 0.02, -0.25, -0.25, -1.2])
+HIGH = np.array([scene.REACH, scene.REACH, 0.22, 0.25, 0.25, 1.2])
+
+
+class Table:
+    """Pose vectors are float64 (7,): x y z (m) of the fingertip, roll pitch yaw (rad), gripper opening in [0, 1]."""
+
+    def __init__(self, image_size: int = 64):
+        self.model = mujoco.MjModel.from_xml_string(scene.mjcf(max(PICTURE, image_size)))
+        self.data = mujoco.MjData(self.model)
+        self._size = image_size
+        self._renderers: dict[int, mujoco.Renderer] = {}
+        self._seen: tuple[bytes, dict[str, np.ndarray]] | None = None
+        self._body = {name: self.model.body(f"cube-{name}").mocapid[0] for name in scene.COLORS}
+        self._color = {self.model.geom(f"cube-{name}").id: name for name in scene.COLORS}
+        self._cue_body, self._cue_geom = self.model.body("cue").mocapid[0], self.model.geom("cue").id
+
+    @property
+    def pose(self) -> np.ndarray:
+        """The measured pose; there is no commanded pose to differ from it."""
+        joints = self.data.qpos
+        return np.append(joints[:6], joints[6:].mean() / scene.STROKE)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures of the robot's cameras, in pixels."""
+        return self._size
+
+    def set_pose(self, pose: np.ndarray) -> None:
+        """Put the arm at rest at `pose` at once."""
+        joints = _joints(pose)
+        self.data.qpos[:], self.data.ctrl[:], self.data.qvel[:] = joints, joints, 0
+        mujoco.mj_forward(self.model, self.data)
+
+    def place(self, cubes: dict[str, Sequence[float]], cue: str | None = None) -> None:
+        """Show exactly these cubes (colour -> centre, metres) and, on the stand, a cube in the colour of the cue."""
+        self.data.mocap_pos[:] = scene.HIDDEN
+        for color, position in cubes.items():
+            self.data.mocap_pos[self._body[color]] = position
+        if cue is not None:
+            self.data.mocap_pos[self._cue_body] = on_stand()
+            self.model.geom_rgba[self._cue_geom, :3] = scene.COLORS[cue]
+        mujoco.mj_forward(self.model, self.data)
+
+    def move(self, action: np.ndarray) -> str | None:
+        """One control tick towards the measured pose + delta; returns the colour of the cube touched first, if any.
+
+        The motion stops at the touch. `action` is float (7,) in [-1, 1]; its last entry is the opening wanted,
+        -1 closed to 1 open.
+        """
+        target = np.append(np.clip(self.pose[:6] + DELTA * action[:6], LOW, HIGH), (action[6] + 1) / 2)
+        self.data.ctrl[:] = _joints(target)
+        touched = None
+        for _ in range(scene.SUBSTEPS):
+            mujoco.mj_step(self.model, self.data)  # finds the contacts of the state that it starts from
+            touched = self.touching()
+            if touched is not None:
+                break
+        mujoco.mj_forward(self.model, self.data)
+        return touched if touched is not None else self.touching()
+
+    def touching(self) -> str | None:
+        """Colour of the cube in contact with the hand; of several, the deepest contact."""
+        if self.data.ncon == 0:
+            return None
+        contact = self.data.contact
+        pair = contact.geom[contact.dist.argmin()]
+        return self._color[next(int(geom) for geom in pair if int(geom) in self._color)]
+
+    def depth(self) -> float:
+        """How far, in metres, the hand is inside a cube; 0 when it touches none."""
+        return float(-self.data.contact.dist.min()) if self.data.ncon else 0.0
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Pictures of the robot's cameras, uint8 (size, size, 3); drawn anew only if something has changed."""
+        state = b"".join(part.tobytes() for part in (self.data.qpos, self.data.mocap_pos, self.model.geom_rgba))
+        if self._seen is None or self._seen[0] != state:
+            self._seen = state, {camera: self._draw(camera, self._size) for camera in CAMERAS}
+        return {camera: image.copy() for camera, image in self._seen[1].items()}
+
+    def picture(self) -> np.ndarray:
+        """The scene as a person would film it, uint8 (256, 256, 3)."""
+        return self._draw("human", PICTURE)
+
+    def close(self) -> None:
+        """Free the rendering contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+
+    def _draw(self, camera: str, size: int) -> np.ndarray:
+        if size not in self._renderers:
+            self._renderers[size] = mujoco.Renderer(self.model, size, size)
+        renderer = self._renderers[size]
+        renderer.update_scene(self.data, camera)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        return renderer.render()
+
+
+def on_stand() -> tuple[float, float, float]:
+    """Centre of a cube that stands on the stand."""
+    return (*scene.STAND, scene.STAND_HEIGHT + scene.CUBE / 2)
+
+
+def _joints(pose: np.ndarray) -> np.ndarray:
+    return np.append(pose[:6], (pose[6] * scene.STROKE, pose[6] * scene.STROKE))
