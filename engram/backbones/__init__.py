@@ -1,0 +1,1 @@
+"""Backbones: images, proprioception and an instruction to tokens, keys and values."""

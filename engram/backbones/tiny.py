@@ -1,0 +1,139 @@
+"""`tiny`: a vision-language backbone of 1 to 10 million parameters, laid out like the large ones.
+
+A convolutional vision tower gives 16 tokens a camera; they, proprioception and the words of the instruction are the
+context; memory and action tokens are slots (streams.py). Two context masks (specs of muVLA, decision 0002):
+
+full       context and memory see one another; the trunk runs once per control tick (the paper's mask).
+insulated  images and proprioception see one another, text sees text, neither sees memory: the trunk of a whole window
+           is one batch, and with frozen weights it is computed once per frame and kept.
+
+Legend: B rows, C cameras, N tokens, S text tokens, D width, L layers; kv_BLXND and ok_BN as in streams.py.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engram.backbones.streams import Stream, against, alone, together
+
+VOCABULARY, TEXT_TOKENS, IMAGE_TOKENS = 512, 16, 16
+PACKAGED = Path(__file__).with_name("tiny_s.safetensors")
+SIZES = {
+    "s": {"width": 128, "heads": 4, "layers": 3, "channels": (16, 32, 64)},
+    "m": {"width": 192, "heads": 6, "layers": 4, "channels": (24, 48, 96)},
+    "l": {"width": 256, "heads": 8, "layers": 6, "channels": (32, 64, 128)},
+}
+
+
+@lru_cache(maxsize=4096)
+def word_ids(instruction: str) -> tuple[int, ...]:
+    """Word ids (1..VOCABULARY-1, by hash) of an instruction, padded with 0 to TEXT_TOKENS; longer text is cut."""
+    words = re.findall(r"[a-z0-9]+", instruction.lower())[:TEXT_TOKENS]
+    ids = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words]
+    return tuple(ids + [0] * (TEXT_TOKENS - len(ids)))
+
+
+class VisionTower(nn.Module):
+    """Four strided convolutions: (B,3,H,W) in [-1,1] to a 4 x 4 grid of tokens (B,16,D)."""
+
+    def __init__(self, width: int, channels: Sequence[int]):
+        super().__init__()
+        sizes = [3, *channels, width]
+        steps = []
+        for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            steps += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
+        self.body = nn.Sequential(*steps[:-1])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Tokens in row-major order of the grid."""
+        grid = self.body(x_BCHW.contiguous(memory_format=torch.channels_last))
+        return nn.functional.adaptive_avg_pool2d(grid, 4).flatten(2).transpose(1, 2)
+
+
+class Tiny(nn.Module):
+    """The backbone: `cameras` images per tick, `proprio_dim` numbers of proprioception (raw; normalised in here)."""
+
+    def __init__(self, cameras: int, proprio_dim: int, width: int, heads: int, layers: int, channels: Sequence[int]):
+        super().__init__()
+        self.width, self.layers = width, layers
+        self.register_buffer("proprio_mean", torch.zeros(proprio_dim))
+        self.register_buffer("proprio_std", torch.ones(proprio_dim))
+        self.vision = VisionTower(width, channels)
+        self.place = nn.Parameter(0.02 * torch.randn(cameras * IMAGE_TOKENS, width))
+        self.proprio = nn.Sequential(nn.Linear(proprio_dim, width), nn.GELU(), nn.Linear(width, width))
+        self.words = nn.Embedding(VOCABULARY, width)
+        self.word_place = nn.Parameter(0.02 * torch.randn(TEXT_TOKENS, width))
+        self.context, self.slots = Stream(width, heads, layers), Stream(width, heads, layers)
+        self.question = nn.Parameter(0.02 * torch.randn(1, width))
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by the part that may be frozen as one."""
+        embeddings = [self.place, self.word_place, *self.proprio.parameters(), *self.words.parameters()]
+        return {
+            "vision": list(self.vision.parameters()),
+            "context": list(self.context.parameters()),
+            "embeddings": embeddings,
+        }
+
+    def calibrate(self, mean_P: Tensor, std_P: Tensor) -> None:
+        """Take over the statistics that normalise proprioception; `std` should have a floor (data/normalise.py)."""
+        self.proprio_mean.copy_(mean_P)
+        self.proprio_std.copy_(std_P)
+
+    def see(self, images_BCHWX: UInt8[Tensor, "B C H W 3"]) -> Float[Tensor, "B N D"]:
+        """Vision tokens (N = 16 C) of raw images; independent of everything else."""
+        x = images_BCHWX.flatten(0, 1).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return self.vision(x).unflatten(0, images_BCHWX.shape[:2]).flatten(1, 2)
+
+    def embed(self, seen_BND: Tensor, proprio_BP: Tensor) -> Float[Tensor, "B N D"]:
+        """Input tokens of the scene: vision with places, then one token of proprioception."""
+        proprio_BD = self.proprio((proprio_BP - self.proprio_mean) / self.proprio_std)
+        return torch.cat([seen_BND + self.place, proprio_BD.unsqueeze(1)], 1)
+
+    def text(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
+        """Input tokens of the words, and which of them are words rather than padding."""
+        ids_BS = torch.tensor([word_ids(text) for text in instructions], device=self.place.device)
+        return self.words(ids_BS) + self.word_place, ids_BS > 0
+
+    def scene_keys(self, seen_BND: Tensor, proprio_BP: Tensor) -> Float[Tensor, "B L 2 N D"]:
+        """Insulated: keys and values of the scene, whatever the text and the memory."""
+        return alone(self.context, self.embed(seen_BND, proprio_BP))
+
+    def text_keys(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "B L 2 S D"], Bool[Tensor, "B S"]]:
+        """Insulated: keys and values of the text; each distinct instruction is computed once."""
+        distinct = sorted(set(instructions))
+        x_USD, ok_US = self.text(distinct)
+        row = {text: i for i, text in enumerate(distinct)}
+        index = torch.tensor([row[text] for text in instructions], device=x_USD.device)
+        return alone(self.context, x_USD, ok_US)[index], ok_US[index]
+
+    def ask(
+        self, x_BND: Tensor, kv_BLXMD: Tensor, ok_BM: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 N D"]]:
+        """Run slots against given keys and values: hidden states, and their own keys and values."""
+        return against(self.slots, x_BND, kv_BLXMD, ok_BM)
+
+    def think(
+        self, scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor, slots_BND: Tensor
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 M D"], Bool[Tensor, "B M"]]:
+        """Full: scene, text and memory slots in one attention. Hidden states of the slots, keys and values, key mask."""
+        context = torch.cat([scene_BCD, text_BSD], 1)
+        ok_BC = torch.cat([text_ok_BS.new_ones(scene_BCD.shape[:2]), text_ok_BS], 1)
+        hidden, kv = together(self.context, context, self.slots, slots_BND, ok_BC)
+        return hidden, kv, torch.nn.functional.pad(ok_BC, (0, slots_BND.shape[1]), value=True)
+
+
+def pretrained(path: Path = PACKAGED) -> Tiny:
+    """The smallest size with the weights that ship (recipes/pretrain_tiny.py; provenance in the .json beside them)."""
+    tensors = {name: value.float() for name, value in load_file(path).items()}
+    cameras, proprio_dim = tensors["place"].shape[0] // IMAGE_TOKENS, tensors["proprio_mean"].shape[0]
+    backbone = Tiny(cameras, proprio_dim, **SIZES["s"])
+    backbone.load_state_dict(tensors)
+    return backbone

@@ -1,0 +1,1 @@
+"""Action experts: hidden states of action slots to a chunk of actions."""

@@ -1,0 +1,110 @@
+"""Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic, no pickle."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from engram.data.normalise import Normaliser
+from engram.policies.base import Policy
+from engram.policies.build import Design, build
+from engram.types import Spec
+
+FORMAT = 1
+
+
+def save(policy: Policy, design: Design, folder: Path) -> None:
+    """Write a policy to `folder` (created; an existing one is replaced only when all is on disk)."""
+    with staged(folder) as new:
+        write(policy, design, new)
+
+
+def write(policy: Policy, design: Design, folder: Path) -> None:
+    """Write the two files of a policy into an existing folder."""
+    config = {"format": FORMAT, "design": asdict(design), "spec": asdict(policy.spec)}
+    save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load(folder: Path | str) -> tuple[Policy, Design]:
+    """The policy in `folder`, in evaluation mode. Raises ValueError naming what is missing, foreign or mis-shaped."""
+    folder = Path(folder)
+    config = _config(folder)
+    design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
+    spec = Spec(**{**asdict(spec), "cameras": tuple(spec.cameras)})
+    policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
+    _fill(policy, _tensors(folder / "model.safetensors"), folder)
+    return policy.eval(), design
+
+
+class staged:
+    """A folder written under another name and moved into place when the block ends without an error.
+
+    A full disk or a kill in the middle leaves the previous folder as it was.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.new = folder, folder.with_name(folder.name + ".new")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.new, ignore_errors=True)
+        self.new.mkdir(parents=True)
+        return self.new
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None:
+            shutil.rmtree(self.new, ignore_errors=True)
+            return
+        old = self.folder.with_name(self.folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            os.replace(self.folder, old)
+        os.replace(self.new, self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _config(folder: Path) -> dict:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: expected a checkpoint folder with config.json, found none; give `engram train`'s output")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, found {error}; the file is damaged, use another checkpoint") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT or not {"design", "spec"} <= set(config):
+        raise ValueError(f"{path}: expected an Engram checkpoint of format {FORMAT}; this was written by something else")
+    return config
+
+
+def _fields(kind: type, values: dict, folder: Path):
+    known = {f.name for f in fields(kind)}
+    if set(values) != known:
+        odd = ", ".join(sorted(set(values) ^ known))
+        raise ValueError(f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram")
+    return kind(**values)
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: expected readable safetensors, found: {error}; use another checkpoint") from error
+
+
+def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
+    """Copy tensors by name, refusing anything missing, unknown or of another shape."""
+    wanted = policy.state_dict()
+    for name in sorted(set(wanted) | set(found)):
+        if name not in found:
+            raise ValueError(f"{folder}: tensor {name} is missing; this is not a whole checkpoint of its own config.json")
+        if name not in wanted:
+            raise ValueError(f"{folder}: tensor {name} does not belong to the policy of config.json")
+        if wanted[name].shape != found[name].shape:
+            shapes = f"expected shape {tuple(wanted[name].shape)}, found {tuple(found[name].shape)}"
+            raise ValueError(f"{folder}: tensor {name}: {shapes}; config.json and weights do not belong together")
+    policy.load_state_dict(found)

@@ -1,0 +1,136 @@
+"""What every policy on the `tiny` backbone shares: perceiving frames, freezing weights, planning from keys and values.
+
+Legend: B rows, C scene tokens, S text tokens, N action slots, D width, A action, L layers, X keys and values, M all
+tokens that may be attended to.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram.backbones.tiny import Tiny
+from engram.data.normalise import Normaliser
+from engram.experts.regression import Regression
+from engram.types import Observation, Window
+
+FROZEN = {"slots": ("vision", "context", "embeddings"), "language": ("vision",), "all": ()}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Frames after they met their text, before they met memory.
+
+    scene    insulated: keys and values (B,L,X,C,D); full: embedded tokens (B,C,D)
+    text     insulated: keys and values (B,L,X,S,D); full: embedded words (B,S,D)
+    text_ok  bool (B,S), False for padding
+    """
+
+    scene: Tensor
+    text: Tensor
+    text_ok: Tensor
+
+    def keys(self) -> "Keys":
+        """Insulated: keys and values of scene and text, and the mask over both."""
+        kv = torch.cat([self.scene, self.text], 3)
+        return Keys(kv, F.pad(self.text_ok, (self.scene.shape[3], 0), value=True))
+
+
+class Keys(NamedTuple):
+    """Keys and values that slots may attend to, and which of them are real."""
+
+    kv: Float[Tensor, "B L 2 M D"]
+    ok: Bool[Tensor, "B M"]
+
+    def join(self, kv_BLXND: Tensor, ok_BN: Tensor | None = None) -> "Keys":
+        """These and more; without a mask the new ones are all real."""
+        if ok_BN is None:
+            ok_BN = self.ok.new_ones(self.ok.shape[0], kv_BLXND.shape[3])
+        return Keys(torch.cat([self.kv, kv_BLXND], 3), torch.cat([self.ok, ok_BN], 1))
+
+
+class Trunk(nn.Module):
+    """Backbone, context mask and which weights learn.
+
+    mask      "full" (muVLA's) or "insulated" (backbones/tiny.py)
+    trained   "slots": vision tower, context stream and embeddings stay as pretrained; "language": the tower does; "all"
+    """
+
+    def __init__(
+        self,
+        backbone: Tiny,
+        mask: Literal["full", "insulated"],
+        trained: Literal["slots", "language", "all"],
+    ):
+        super().__init__()
+        if mask not in ("full", "insulated"):
+            raise ValueError(f"mask: expected 'full' or 'insulated', found {mask!r}")
+        if trained not in FROZEN:
+            raise ValueError(f"trained: expected one of {', '.join(FROZEN)}, found {trained!r}")
+        self.backbone, self.mask, self.trained = backbone, mask, trained
+        for part in FROZEN[trained]:
+            for parameter in backbone.parts()[part]:
+                parameter.requires_grad_(False)
+
+    @property
+    def frozen_features(self) -> bool:
+        """Whether `features` is free of trained weights, so that a data set's features can be computed once."""
+        return self.trained != "all"
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """How many vectors of the backbone's width hold one frame for a memory of frames."""
+        tokens = self.backbone.place.shape[0] + 1
+        return tokens if self.mask == "full" else tokens * 2 * self.backbone.layers
+
+    @property
+    def _gives_keys(self) -> bool:
+        return self.mask == "insulated" and self.trained == "slots"
+
+    def features(self, obs: Observation) -> Float[Tensor, "B ..."]:
+        """What depends on single frames alone: keys and values (B,L,2,C,D) if frozen and insulated, else vision tokens."""
+        seen_BND = self.backbone.see(obs.images)
+        return self.backbone.scene_keys(seen_BND, obs.proprio) if self._gives_keys else seen_BND
+
+    def window(self, window: Window) -> Seen:
+        """All frames of a window as one batch of B*T rows; kept features are used where the window has them."""
+        obs = window.obs.flat()
+        kept = window.features
+        return self.meet(self.features(obs) if kept is None else kept.flatten(0, 1).float(), obs)
+
+    def see(self, obs: Observation) -> Seen:
+        """Frames of one tick."""
+        return self.meet(self.features(obs), obs)
+
+    def meet(self, features: Tensor, obs: Observation) -> Seen:
+        """Features of frames with their proprioception and text."""
+        if self.mask == "full":
+            scene = self.backbone.embed(features, obs.proprio)
+            return Seen(scene, *self.backbone.text(obs.instruction))
+        if not self._gives_keys:
+            features = self.backbone.scene_keys(features, obs.proprio)
+        return Seen(features, *self.backbone.text_keys(obs.instruction))
+
+
+class Head(nn.Module):
+    """The action slots and the expert, in the environment's units."""
+
+    def __init__(self, expert: Regression, action: Normaliser):
+        super().__init__()
+        self.expert, self.action = expert, action
+
+    def plan(self, backbone: Tiny, keys: Keys) -> Float[Tensor, "B N A"]:
+        """The chunk that the slots read off the keys and values."""
+        return self.action.inverse(self.expert(self._hidden(backbone, keys)))
+
+    def loss(self, backbone: Tiny, keys: Keys, window: Window) -> Tensor:
+        """Loss of all ticks of a window in one batch (`keys` has B*T rows); padding does not count."""
+        use_BTN = window.target_ok & window.valid.unsqueeze(-1)
+        target_BNA = self.action(window.target.flatten(0, 1))
+        return self.expert.loss(self._hidden(backbone, keys), target_BNA, use_BTN.flatten(0, 1))
+
+    def _hidden(self, backbone: Tiny, keys: Keys) -> Tensor:
+        return backbone.ask(self.expert.slots.expand(keys.kv.shape[0], -1, -1), *keys)[0]

@@ -1,0 +1,238 @@
+"""Pretrain the `tiny` backbone on single frames of random tabletop scenes with language (at most an hour on 2 cores).
+
+The papers start from vision-language models pretrained elsewhere; this is our small stand-in. It sees random scenes one
+frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
+colour is the leftmost cube. Privileged labels (positions and colours from the simulator) are used here and only here;
+the scenes' seeds (SCENE_SEED...) are disjoint from those of demonstrations, validation and test.
+
+    python recipes/pretrain_tiny.py                    # resumes from runs/pretrain_tiny
+    python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
+"""
+
+import hashlib
+import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram.backbones.tiny import PACKAGED, SIZES, Tiny
+from engram.envs.tabletop.frames import scenes
+from engram.envs.tabletop.scene import COLORS
+
+SCENE_SEED = 9_000_000
+NAMES = list(COLORS)
+SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "nearest": (1, -1), "farthest": (1, 1)}
+SCALE = 0.2  # metres per unit of the position outputs
+GRASP = np.array([0.0, 0.0, 0.0], np.float32)
+
+
+@dataclass(frozen=True)
+class Args:
+    """Settings; the defaults make the weights that ship."""
+
+    size: str = "s"
+    scenes: int = 40_000
+    updates: int = 12_000
+    frames: int = 64
+    questions: int = 6
+    lr: float = 1.5e-3
+    save: int = 500
+    seed: int = 0
+    out: Path = Path("runs/pretrain_tiny")
+    install: bool = False
+
+
+class Answers(nn.Module):
+    """Reads answers off a question's hidden state: position (3), presence (1), colour (9). Thrown away afterwards."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 + len(NAMES)))
+
+    def forward(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.head(hidden_BD).split([3, 1, len(NAMES)], -1)
+
+
+def main(args: Args) -> None:
+    """Make scenes, train, evaluate on scenes never trained on, write weights with their provenance."""
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = load_scenes(args)
+    held = {key: value[:2000] for key, value in data.items()}
+    data = {key: value[2000:] for key, value in data.items()}
+    backbone, answers = Tiny(2, 7, **SIZES[args.size]), Answers(SIZES[args.size]["width"])
+    proprio = torch.from_numpy(data["proprio"])
+    backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95), weight_decay=0.01)
+    first = resume(args, backbone, answers, optimizer)
+    learn(args, first, backbone, answers, optimizer, data, held)
+    write(args, backbone, evaluate(backbone, answers, held))
+
+
+def load_scenes(args: Args) -> dict[str, np.ndarray]:
+    """Random scenes, rendered by two processes into shards that a second call finds."""
+    size, folder = 1000, args.out / "scenes"
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{i:04d}.npz" for i in range(args.scenes // size + 2)]
+    missing = [(path, SCENE_SEED + i, size) for i, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(track(pool.map(make_shard, missing), "scenes", total=len(missing)))
+    shards = [dict(np.load(path)) for path in paths]
+    return {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+
+
+def make_shard(job: tuple[Path, int, int]) -> None:
+    """One file of scenes, written whole or not at all."""
+    path, seed, count = job
+    new = path.with_suffix(".new.npz")
+    np.savez(new, **scenes(seed, count))
+    new.rename(path)
+
+
+def question(rng: np.random.Generator, positions: np.ndarray, gripper: np.ndarray) -> tuple[str, np.ndarray]:
+    """A question about one scene and its answer: (text, [position 3, has position, present, asks presence, colour]).
+
+    `positions` is (9, 3) by colour, NaN where there is no such cube.
+    """
+    there = np.flatnonzero(~np.isnan(positions[:, 0]))
+    kind = rng.choice(["touch", "touch", "where", "side", "hand"])
+    answer = np.zeros(7, np.float32)
+    answer[6] = -1
+    if kind in ("touch", "where"):
+        color = rng.choice(there) if rng.random() < 0.9 else rng.integers(len(NAMES))
+        present = not np.isnan(positions[color, 0])
+        answer[4:6] = present, 1
+        if present:
+            answer[:3], answer[3] = (positions[color] - (gripper if kind == "touch" else 0)) / SCALE, 1
+        return (f"touch the {NAMES[color]} cube" if kind == "touch" else f"where is the {NAMES[color]} cube"), answer
+    if kind == "side":
+        side = rng.choice(list(SIDES))
+        axis, sign = SIDES[side]
+        answer[6] = there[np.argmax(sign * positions[there, axis])]
+        return f"what colour is the {side} cube", answer
+    answer[6] = there[np.argmin(np.linalg.norm(positions[there, :2] - gripper[:2], axis=1))]
+    return "what colour is the cube below the gripper", answer
+
+
+def batch(data: dict[str, np.ndarray], rows: np.ndarray, questions: int, rng: np.random.Generator, augment: bool):
+    """Images, proprioception, texts (row-major: frame, question) and answers of some scenes."""
+    images = torch.from_numpy(np.stack([data["base"][rows], data["wrist"][rows]], 1))
+    if augment:
+        gain = torch.from_numpy(rng.uniform(0.9, 1.1, (len(rows), 2, 1, 1, 1)).astype(np.float32))
+        noise = torch.randn(images.shape) * 2
+        images = (images * gain + noise).clamp(0, 255).to(torch.uint8)
+    pairs = [question(rng, data["positions"][r], data["proprio"][r, :3]) for r in rows for _ in range(questions)]
+    answers = torch.from_numpy(np.stack([answer for _, answer in pairs]))
+    return images, torch.from_numpy(data["proprio"][rows]), [text for text, _ in pairs], answers
+
+
+def forward(backbone: Tiny, images: Tensor, proprio: Tensor, texts: list[str], full: bool) -> Tensor:
+    """Hidden states of the questions, under either context mask."""
+    questions = len(texts) // len(images)
+    slots = backbone.question.expand(len(texts), -1, -1)
+    seen = backbone.see(images)
+    if full:
+        scene = backbone.embed(seen, proprio).repeat_interleave(questions, 0)
+        return backbone.think(scene, *backbone.text(texts), slots)[0][:, 0]
+    scene = backbone.scene_keys(seen, proprio).repeat_interleave(questions, 0)
+    text, text_ok = backbone.text_keys(texts)
+    ok = F.pad(text_ok, (scene.shape[3], 0), value=True)
+    return backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
+
+
+def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
+    """Position (Huber), presence and colour, each over the questions that ask for it."""
+    position, present, colour = answers(hidden)
+    where = truth[:, 3:4]
+    loss = (F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.1) * where).sum() / where.sum().clamp(min=1)
+    asks = truth[:, 5]
+    presence = F.binary_cross_entropy_with_logits(present[:, 0], truth[:, 4], reduction="none")
+    loss = loss + 0.2 * (presence * asks).sum() / asks.sum().clamp(min=1)
+    return loss + 0.3 * F.cross_entropy(colour, truth[:, 6].long(), ignore_index=-1)
+
+
+def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
+    """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
+    started = time.time()
+    for step in track(range(first, args.updates), "pretraining"):
+        rng = np.random.default_rng((args.seed, step))
+        torch.manual_seed(step)
+        full = step % 4 == 3
+        rows = rng.integers(len(data["proprio"]), size=args.frames // 2 if full else args.frames)
+        images, proprio, texts, truth = batch(data, rows, 2 if full else args.questions, rng, augment=True)
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min(1, (step + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        loss = loss_of(answers, forward(backbone, images, proprio, texts, full), truth)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % args.save == 0 or step + 1 == args.updates:
+            metrics = evaluate(backbone, answers, held) | {"step": step + 1, "seconds": round(time.time() - started)}
+            print(json.dumps(metrics), flush=True)
+            state = {"backbone": backbone.state_dict(), "answers": answers.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": step + 1}, args.out / "state.new")
+            (args.out / "state.new").rename(args.out / "state.pt")
+
+
+def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
+    """The update to go on from."""
+    if not (args.out / "state.pt").exists():
+        return 0
+    state = torch.load(args.out / "state.pt", weights_only=True)
+    backbone.load_state_dict(state["backbone"])
+    answers.load_state_dict(state["answers"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+@torch.inference_mode()
+def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
+    """Median position error (mm), share within 15 mm, and colour accuracy on held-out scenes, for both masks."""
+    result = {}
+    for full in (False, True):
+        errors, right = [], []
+        for start in range(0, 1000, 100):
+            rng = np.random.default_rng((7, start))
+            images, proprio, texts, truth = batch(held, np.arange(start, start + 100), 4, rng, augment=False)
+            position, _, colour = answers(forward(backbone, images, proprio, texts, full))
+            where, asked = truth[:, 3] > 0, truth[:, 6] >= 0
+            errors.append((position - truth[:, :3])[where][:, :2].norm(dim=1) * SCALE * 1000)
+            right.append(colour[asked].argmax(-1) == truth[asked, 6])
+        error, name = torch.cat(errors), "full" if full else "insulated"
+        result[f"{name}_median_mm"] = round(float(error.median()), 2)
+        result[f"{name}_within_15mm"] = round(float((error < 15).float().mean()), 4)
+        result[f"{name}_colour"] = round(float(torch.cat(right).float().mean()), 4)
+    return result
+
+
+def write(args: Args, backbone: Tiny, metrics: dict) -> None:
+    """bf16 weights and their provenance, into the run's folder or (with --install) into the package."""
+    folder = PACKAGED.parent if args.install else args.out
+    path = folder / f"tiny_{args.size}.safetensors"
+    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in backbone.state_dict().items()}, path)
+    provenance = {
+        "recipe": "recipes/pretrain_tiny.py",
+        "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
+        "seeds": f"scenes {SCENE_SEED}..{SCENE_SEED + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
+        "labels": "privileged: colours and positions of cubes, pose of the gripper; single frames of random scenes only",
+        "metrics": metrics,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
