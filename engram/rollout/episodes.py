@@ -46,11 +46,12 @@ class _Lane:
 def play(
     policy: Policy,
     envs: VectorEnv,
+    lanes: int,
     seeds: Sequence[int],
     intervention: Intervention | None = None,
     keep_onset: Keep | None = None,
 ) -> Iterator[Record]:
-    """Play one episode per seed, a free lane taking the next seed; yields each record as its episode ends.
+    """Play one episode per seed in the `lanes` of `envs`, a free lane taking the next seed; yields records as they end.
 
     `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
     observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
@@ -60,36 +61,39 @@ def play(
     training = policy.training
     policy.eval()
     try:
-        yield from _played(policy, envs, seeds, intervention, keep_onset)
+        yield from _played(policy, envs, lanes, seeds, intervention, keep_onset)
     finally:
         policy.train(training)
 
 
 def _played(
-    policy: Policy, envs: VectorEnv, seeds: Sequence[int], intervention: Intervention | None, keep_onset: Keep | None
+    policy: Policy,
+    envs: VectorEnv,
+    lanes: int,
+    seeds: Sequence[int],
+    intervention: Intervention | None,
+    keep_onset: Keep | None,
 ) -> Iterator[Record]:
-    waiting, lanes = deque(seeds), dict[int, _Lane]()
-    while waiting or lanes:
-        free = [lane for lane in range(envs.lanes) if lane not in lanes]
+    waiting, playing = deque(seeds), dict[int, _Lane]()
+    while waiting or playing:
+        free = [lane for lane in range(lanes) if lane not in playing]
         begun = {lane: waiting.popleft() for lane in free[: len(waiting)]}
-        seed_of = {lane: episode.seed for lane, episode in lanes.items()} | begun
+        seed_of = {lane: episode.seed for lane, episode in playing.items()} | begun
         try:
             if begun:
-                lanes |= {lane: _begin(policy, begun[lane], *out) for lane, out in envs.reset(begun).items()}
-            lanes = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in lanes.items()}
-            ticked = _tick(policy, envs, lanes)
+                playing |= {lane: _begin(policy, begun[lane], *out) for lane, out in envs.reset(begun).items()}
+            playing = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in playing.items()}
+            ticked = _tick(policy, envs, playing)
         except EnvError as error:
-            if error.lane is None:
-                raise
             yield _failed(seed_of.pop(error.lane), str(error))
             # The lanes stepped beside it are at an unknown tick. A seed decides all of an episode: play them again.
             waiting.extendleft(sorted(seed_of.values(), reverse=True))
-            lanes = {}
+            playing = {}
             continue
         for lane, (episode, over) in ticked.items():
-            lanes[lane] = episode
+            playing[lane] = episode
             if over:
-                yield _record(policy, lanes.pop(lane), intervention)
+                yield _record(policy, playing.pop(lane), intervention)
 
 
 def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: Info) -> _Lane:

@@ -61,8 +61,9 @@ def evaluate(
     todo = [seed for seed in seeds if seed not in done]
     if todo:
         keep = partial(save_onset, out) if keep_onset else None
-        with VectorEnv(make_one, lanes=min(lanes, len(todo)), workers=workers) as envs:
-            played = (names | record for record in play(policy, envs, todo, intervention, keep))
+        lanes = min(lanes, len(todo))
+        with VectorEnv(make_one, lanes, workers) as envs:
+            played = (names | record for record in play(policy, envs, lanes, todo, intervention, keep))
             before = [done[seed] for seed in seeds if seed in done]
             shown = _watched(played, before, _bar(progress), f"{policy_name} on {task}", len(seeds))
             done |= {line["seed"]: line for line in _appended(shown, out)}

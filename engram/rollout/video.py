@@ -29,7 +29,7 @@ def film(
     """
     camera = _Camera(make())
     with VectorEnv(lambda: camera, lanes=1, workers=0) as envs:
-        (record,) = play(policy, envs, [seed], intervention)
+        (record,) = play(policy, envs, 1, [seed], intervention)
     write(out, camera.frames, camera.fps)
     return record
 
