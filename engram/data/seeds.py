@@ -6,4 +6,4 @@ The range of a use starts at its constant and ends before the next one's.
 DEMOS = 1_000_000  # demonstrations to train on
 VALIDATION = 2_000_000  # to choose checkpoints and settings by
 TEST = 3_000_000  # to report, once
-PRETRAIN = 4_000_000  # single frames with privileged labels, for the backbone
+PRETRAIN = 9_000_000  # single frames with privileged labels, for the backbone
