@@ -1,6 +1,7 @@
 """Evaluation: what is played, counted, kept and refused; and what a changed memory does to the outcome."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -219,6 +220,22 @@ def test_the_policy_is_bit_equal_after_an_evaluation(tmp_path):
     assert fingerprint(policy) == before
     assert set(vars(policy)) == attributes
     assert policy.training
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": ("base", "left")}, r"expected cameras \('base', 'left'\), found \('base',\)"),
+        ({"height": 64}, "expected height 64, found 12"),
+        ({"proprio_dim": 8}, "expected proprio_dim 8, found 7"),
+        ({"control_hz": 10.0}, "expected control_hz 10.0, found 20.0"),
+    ],
+)
+def test_an_environment_that_does_not_fit_the_policy_is_refused(tmp_path, change, message):
+    policy = CuePolicy()
+    policy.spec = replace(policy.spec, **change)
+    with pytest.raises(ValueError, match=f"environment game: {message}"):
+        run(policy, tmp_path / "plain.jsonl")
 
 
 def test_no_seed_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import gymnasium
+from gymnasium.spaces import Box, Dict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engram.envs import tabletop
@@ -17,6 +18,7 @@ from engram.rollout.interventions import Intervention
 from engram.rollout.records import fingerprint, resume, save_onset
 from engram.rollout.video import film
 from engram.stats import mean, wilson
+from engram.types import Spec
 
 ERROR_LIMIT = 5  # after so many failed episodes it is the environment, not an episode
 
@@ -60,6 +62,7 @@ def evaluate(
     done = resume(out, names | proof | {"keep_onset": keep_onset})
     todo = [seed for seed in seeds if seed not in done]
     if todo:
+        _require_fit(policy, make_one, task)
         keep = partial(save_onset, out) if keep_onset else None
         lanes = min(lanes, len(todo))
         with VectorEnv(make_one, lanes, workers) as envs:
@@ -95,6 +98,26 @@ def summarise(episodes: Sequence[Record]) -> dict:
         "ticks": sum(line["ticks"] for line in sound),
         "counters": _totals(sound),
     }
+
+
+def _require_fit(policy: Policy, make: Callable[[], gymnasium.Env], task: str) -> None:
+    """Make one environment here, before any worker: a wrong task, knob, camera, size or rate is one clear sentence."""
+    env = make()
+    try:
+        assert isinstance(env.observation_space, Dict)
+        spaces = env.observation_space.spaces
+        cameras = tuple(camera for camera in policy.spec.cameras if camera in spaces)
+        height, width, _ = _shape(spaces[cameras[0]]) if cameras else (0, 0, 3)
+        rate = float(env.metadata["render_fps"])
+        found = Spec(cameras, height, width, *_shape(spaces["proprio"]), *_shape(env.action_space), rate)
+        policy.spec.require(found, f"environment {task}")
+    finally:
+        env.close()
+
+
+def _shape(space: gymnasium.Space) -> tuple[int, ...]:
+    assert isinstance(space, Box)
+    return space.shape
 
 
 def _totals(sound: Sequence[Record]) -> dict[str, int]:
