@@ -10,7 +10,7 @@ import torch
 from doubles import BlindPolicy, CuePolicy, make
 
 from engram.carry import Carry
-from engram.rollout import CounterError, EpisodeError, evaluate, film, interventions, summarise
+from engram.rollout import CounterError, EpisodeError, compare, evaluate, film, interventions, summarise
 from engram.rollout.interventions import Donor, Moment
 from engram.rollout.records import donors, fingerprint, read
 from engram.types import Observation
@@ -41,6 +41,21 @@ def test_a_policy_without_memory_is_at_chance(tmp_path):
     summary = run(BlindPolicy(), tmp_path / "blind.jsonl")
     assert summary["ci95"][0] < 1 / 3 < summary["ci95"][1]
     assert summary["counters"]["writes"] == 0
+
+
+def test_two_policies_are_compared_on_the_same_episodes(tmp_path):
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    run(CuePolicy(), ours, seeds=range(30))
+    blind = run(BlindPolicy(), theirs, seeds=range(10, 50))
+    found = compare(ours, theirs)
+    solved = sum(line["success"] for line in read(theirs) if line["seed"] < 30)
+    assert found["episodes"] == 20
+    assert (found["ours_only"], found["theirs_only"], found["difference"]) == (20 - solved, 0, 1 - solved / 20)
+    assert found["p"] == pytest.approx(2 / 2 ** (20 - solved))
+    assert blind["episodes"] == 40
+    run(CuePolicy(), tmp_path / "later.jsonl", seeds=range(60, 62))
+    with pytest.raises(ValueError, match="0 common seeds"):
+        compare(ours, tmp_path / "later.jsonl")
 
 
 @pytest.mark.parametrize("change", [interventions.zero(), interventions.noise(), interventions.reset()])
@@ -168,11 +183,11 @@ def test_a_damaged_line_is_named(tmp_path):
         run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0, 1])
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes):
+@pytest.mark.parametrize(("lanes", "workers"), [(1, 0), (4, 0)])
+def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes, workers):
     out = tmp_path / "plain.jsonl"
     with pytest.raises(EpisodeError, match=r"2 of 10 episodes ended in an error .*\n(.|\n)*seed 3: (.|\n)*exploded"):
-        run(CuePolicy(), out, seeds=range(10), lanes=lanes, knobs={"fails_on": (3, 7)})
+        run(CuePolicy(), out, seeds=range(10), lanes=lanes, workers=workers, knobs={"fails_on": (3, 7)})
     lines = read(out)
     assert [line["seed"] for line in lines if line["error"]] == [3, 7]
     assert [line["success"] for line in lines if line["error"]] == [None, None]

@@ -1,5 +1,6 @@
 """Evaluation: many episodes of one policy, what was done to its memory meanwhile, and the record of each."""
 
+from engram.rollout.compare import compare as compare
 from engram.rollout.episodes import CounterError as CounterError
 from engram.rollout.evaluate import EpisodeError as EpisodeError
 from engram.rollout.evaluate import evaluate as evaluate

@@ -2,6 +2,11 @@
 
 `NAME.jsonl` holds the lines, `NAME.settings.json` the settings, `NAME.onset/SEED.safetensors` the memory that an
 episode had at its onset, where asked for. A killed run leaves at most one incomplete last line, which is dropped.
+
+A line: `policy`, `task`, `intervention` (null for none), `seed`; `success`, `choice`, `answer`, `donor_answer` and
+`donor_seed` (swap only), `return`; `ticks`, `cue_end`, `onset` (control ticks); `counters` (`observations`, `plans`,
+`writes`, `renders`); `drift` per tick (empty for a policy without memory); `error` (null, or what the environment said,
+and then no outcome).
 """
 
 import hashlib
