@@ -1,0 +1,127 @@
+"""Demonstrations: the same data set whoever plays, goes on after a kill, and refuses what it cannot do."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from engram.data.lerobot import Dataset
+from engram.data.seeds import DEMOS
+from engram.data.writer import Writer
+from engram.demos import Collected, collect, play, spec_of
+from engram.envs import tabletop
+
+# not importorskip: MuJoCo must be imported by the environment, which chooses how it renders first
+pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs the extra `tabletop`")
+
+TASK, EPISODES = "recall-color-3", 4
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demos") / "made"
+    made = collect(TASK, EPISODES, out, workers=2)
+    assert made == Collected(EPISODES, 0, Dataset(out).frames)
+    assert list(out.parent.iterdir()) == [out]
+    return out
+
+
+def test_a_demonstration_is_what_the_expert_wanted(root):
+    data = Dataset(root)
+    with tabletop.make(TASK) as env:
+        assert data.spec == spec_of(env)
+        episodes = [play(env, DEMOS + number, noise=0.3) for number in range(EPISODES)]
+    for key in ("state", "action", "previous_action"):
+        np.testing.assert_array_equal(getattr(data, key), np.concatenate([episode[key] for episode in episodes]))
+    for camera in data.spec.cameras:
+        drawn = np.concatenate([episode[f"image.{camera}"] for episode in episodes])
+        assert np.abs(data.images(camera).astype(int) - drawn).max() <= 3
+    np.testing.assert_array_equal(data.previous_action[data.starts], 0)
+    inside = np.setdiff1d(np.arange(1, data.frames), data.starts)
+    assert (data.previous_action[inside] != data.action[inside - 1]).any()  # executed is not wanted: noise
+    assert np.abs(data.previous_action).max() <= 1
+
+
+def test_where_they_come_from_is_written_down(root):
+    notes = json.loads((root / "meta/engram.json").read_text())
+    assert (notes["task"], notes["seeds"], notes["dropped"]) == (TASK, [DEMOS, DEMOS + EPISODES - 1], 0)
+    episodes = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet", partitioning=None)
+    assert episodes["seed"].to_pylist() == [DEMOS + number for number in range(EPISODES)]
+
+
+def test_the_number_of_workers_leaves_no_trace(root, tmp_path):
+    collect(TASK, EPISODES, tmp_path / "alone", workers=1)
+    assert digests(tmp_path / "alone") == digests(root)
+
+
+def test_a_killed_run_goes_on(root, tmp_path, monkeypatch):
+    def killed(_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "made"
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "finalize", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(TASK, EPISODES, out, workers=1)
+    shards = tmp_path / "made.partial"
+    assert not out.exists()
+    last = shards / f"{DEMOS + EPISODES - 1}.npz"
+    last.unlink()  # three were finished, one was not
+    first = shards / f"{DEMOS}.npz"
+    stamp = first.stat().st_mtime_ns
+    monkeypatch.setattr("engram.demos.shutil.rmtree", lambda path, **_: None)
+    collect(TASK, EPISODES, out, workers=1)
+    assert first.stat().st_mtime_ns == stamp  # not played again
+    assert digests(out) == digests(root)
+
+
+def test_episodes_of_other_settings_are_not_mixed_in(tmp_path):
+    shards = tmp_path / "made.partial"
+    shards.mkdir()
+    (shards / "settings.json").write_text('{"task": "another"}')
+    with pytest.raises(
+        ValueError, match=r'made.partial: expected episodes of .*, found {"task": "another"}; remove it'
+    ):
+        collect(TASK, EPISODES, tmp_path / "made")
+
+
+def test_a_failed_episode_is_none():
+    with tabletop.make(TASK, limit=1) as env:
+        assert play(env, DEMOS, noise=0.0) is None
+
+
+def test_an_expert_that_fails_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="expected an expert that mostly succeeds, found 21 failures and 0 successes"):
+        collect(TASK, 2, tmp_path / "made", workers=1, limit=1)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"task": "recall-colour-3"}, "expected one of recall-color-3, .* found recall-colour-3; did you mean"),
+        ({"delay": 3}, "unknown knob of recall-color-3"),
+        ({"episodes": 0}, "expected 1 to 50000 episodes, seed 0 to 9 and at least 1 worker, found 0, 0 and 2"),
+        ({"seed": 10}, "seed 0 to 9"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        collect(**{"task": TASK, "episodes": 2, "out": tmp_path / "made"} | change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_data_set_is_kept(root):
+    before = digests(root)
+    with pytest.raises(ValueError, match="expected a new or empty directory, found an existing one"):
+        collect(TASK, EPISODES, root)
+    assert digests(root) == before
