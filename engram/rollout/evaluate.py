@@ -108,8 +108,8 @@ def _require_fit(policy: Policy, make: Callable[[], gymnasium.Env], task: str) -
         spaces = env.observation_space.spaces
         cameras = tuple(camera for camera in policy.spec.cameras if camera in spaces)
         height, width, _ = _shape(spaces[cameras[0]]) if cameras else (0, 0, 3)
-        rate = float(env.metadata["render_fps"])
-        found = Spec(cameras, height, width, *_shape(spaces["proprio"]), *_shape(env.action_space), rate)
+        (proprio_dim,), (action_dim,) = _shape(spaces["proprio"]), _shape(env.action_space)
+        found = Spec(cameras, height, width, proprio_dim, action_dim, control_hz=float(env.metadata["render_fps"]))
         policy.spec.require(found, f"environment {task}")
     finally:
         env.close()
