@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -141,7 +142,7 @@ def test_new_videos_are_decoded_anew(tmp_path, root):
     name = "videos/observation.images.base/chunk-000/file-000.mp4"
     (root / name).write_bytes((other / name).read_bytes())
     assert not np.array_equal(Dataset(root).images("base"), old)
-    assert len(list((root / ".cache").rglob("base-*.npy"))) == 1
+    assert len(list((root / ".cache").rglob("base/*.npy"))) == 1
 
 
 def test_several_data_sets_are_one(tmp_path, root):
@@ -226,6 +227,22 @@ def test_the_previous_action_is_derived_where_it_is_missing(root):
     np.testing.assert_array_equal(data.previous_action[1:7], data.action[0:6])
 
 
+def test_a_full_disk_is_a_sentence(root, monkeypatch):
+    monkeypatch.setattr("engram.data.pixels.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(
+        DataError, match=r"base: expected 0 MiB of free disk for decoded images, found 0 MiB; make room"
+    ):
+        Dataset(root).images("base")
+
+
+def test_read_only_data_are_cached_elsewhere(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.data.pixels.os.access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Dataset(root).prepare()
+    assert not (root / ".cache").exists()
+    assert len(list((tmp_path / "cache" / "engram").rglob("*.npy"))) == 2
+
+
 def test_progress_counts_to_the_end(root):
     calls = []
     Dataset(root).prepare(lambda done, total: calls.append((done, total)))
@@ -298,6 +315,15 @@ BREAK = {
         lambda r: edit_info(r, codebase_version="v2.1"),
         r"expected codebase_version v3.x, found v2.1; convert",
     ),
+    "info empty": (
+        lambda r: (r / "meta/info.json").write_text("[]"),
+        r"info.json: expected JSON with .* found TypeError",
+    ),
+    "no shape": (
+        lambda r: edit_info(r, features={"action": {}}),
+        r"a dtype and a shape for every feature, found .*action",
+    ),
+    "no rate": (lambda r: edit_info(r, fps=0), r"expected JSON with .*fps, found ValueError: fps 0"),
     "no cameras": (
         lambda r: edit_info(r, features={}),
         r"expected a feature observation.images.NAME, found \[\]",

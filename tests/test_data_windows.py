@@ -143,6 +143,11 @@ def test_a_data_set_travels_as_its_path(data):
     np.testing.assert_array_equal(copy.pixels(np.arange(3)), data.pixels(np.arange(3)))
 
 
+def test_windows_travel_to_a_process_that_shares_nothing(data):
+    windows = Windows(data, Schedule(data.lengths, 2, 4, seed=3), 2, FeatureStore.build(data, encode))
+    assert_same(pickle.loads(pickle.dumps(windows))[7], windows[7])
+
+
 def test_a_chunk_has_an_action(data):
     with pytest.raises(ValueError, match="expected a chunk of at least one action, found 0"):
         Windows(data, Schedule(data.lengths, 2, 4, seed=0), chunk=0)

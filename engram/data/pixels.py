@@ -5,7 +5,9 @@ is a memory-mapped uint8 (F, H, W, 3) array per camera, named by the contents of
 """
 
 import hashlib
+import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +25,9 @@ Progress = Callable[[int, int], None]  # frames done, frames in all
 def images(part: Part, camera: str, progress: Progress | None = None) -> NDArray[np.uint8]:
     """All images of a camera, uint8 (F, H, W, 3), read-only, from the cache; decoded into it first if need be."""
     shape = (len(part.action), part.spec.height, part.spec.width, 3)
-    folder = _folder(part.root)
-    path = folder / f"{camera}-{_fingerprint(part.clips[camera], shape)}.npy"
+    path = _folder(part.root) / camera / f"{_fingerprint(part.clips[camera], shape)}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(f"{camera}-*.npy"):
-            stale.unlink()
+        _make_room(path.parent, math.prod(shape))
         _decode(part.clips[camera], shape, path, progress)
     try:
         return np.load(path, mmap_mode="r")
@@ -42,6 +41,18 @@ def _folder(root: Path) -> Path:
         return root / ".cache" / "engram"
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return base / "engram" / hashlib.blake2b(str(root.resolve()).encode(), digest_size=8).hexdigest()
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Drop images of videos that are no more. DataError if `size` bytes do not fit: a full disk under a memory map
+    would end the process without a word."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.npy"):
+        stale.unlink()
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        do = "make room, or set XDG_CACHE_HOME to another disk and make the data read-only"
+        raise DataError(folder, f"{size >> 20} MiB of free disk for decoded images", f"{free >> 20} MiB", do)
 
 
 def _fingerprint(clips: list[Clip], shape: tuple[int, ...]) -> str:

@@ -67,10 +67,15 @@ def _info(root: Path) -> dict:
         raise DataError(path, "a LeRobotDataset v3.0", found, "name the directory that holds meta/, data/ and videos/")
     try:
         info = json.loads(path.read_text())
-        version, _, _, _ = info["codebase_version"], info["features"], info["data_path"], float(info["fps"])
-    except (ValueError, KeyError, TypeError) as error:
+        version, _, _ = info["codebase_version"], info["features"].items(), info["data_path"].format
+        if not float(info["fps"]) > 0:
+            raise ValueError(f"fps {info['fps']}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         fields = "JSON with codebase_version, features, data_path and fps"
         raise DataError(path, fields, f"{type(error).__name__}: {error}", AGAIN) from error
+    shapeless = sorted(key for key, feature in info["features"].items() if not {"dtype", "shape"} <= set(feature))
+    if shapeless:
+        raise DataError(path, "a dtype and a shape for every feature", f"neither or one for {shapeless}", AGAIN)
     if not str(version).startswith("v3."):
         convert = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
         raise DataError(path, "codebase_version v3.x", f"{version}", convert)
@@ -149,9 +154,10 @@ def _frames(root: Path, info: dict, episodes: dict[str, list], width: dict[str, 
 def _matrix(path: Path, table: pa.Table, key: str, width: int) -> NDArray[np.float32]:
     """A column of lists (or of numbers, if width is 1) as float32 (rows, width)."""
     column = table[key].combine_chunks()
-    kind = column.type.value_type if hasattr(column.type, "value_type") else column.type
-    flat = column.flatten() if kind is not column.type else column
-    if not pa.types.is_floating(kind):
+    kinds = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+    nested = any(is_kind(column.type) for is_kind in kinds)
+    flat = column.flatten() if nested else column
+    if not pa.types.is_floating(flat.type):
         raise DataError(path, f"floating point numbers in {key}", f"{column.type}", "convert the data set")
     if len(flat) != len(table) * width:
         found = f"{len(flat)} numbers in {len(table)} rows"
@@ -196,8 +202,9 @@ def _clips(
 ) -> list[Clip]:
     """Which frame of which mp4 each row shows: an episode's offset in its file plus the row's timestamp, in ticks."""
     at = f"videos/{CAMERA}{camera}"
-    if f"{at}/from_timestamp" not in episodes:
-        raise DataError(root / "meta" / "episodes", f"column {at}/from_timestamp", f"{sorted(episodes)}", AGAIN)
+    needed = [f"{at}/{name}" for name in ("from_timestamp", "chunk_index", "file_index")]
+    if not set(needed) <= set(episodes):
+        raise DataError(root / "meta" / "episodes", f"columns {needed}", f"{sorted(episodes)}", AGAIN)
     offset = np.repeat(np.asarray(episodes[f"{at}/from_timestamp"], np.float64), episodes["length"])
     number = np.rint((offset + timestamp) * float(info["fps"])).astype(np.int64)
     place = np.repeat(np.stack([episodes[f"{at}/chunk_index"], episodes[f"{at}/file_index"]], 1), episodes["length"], 0)
@@ -205,6 +212,8 @@ def _clips(
     for chunk, file in dict.fromkeys(map(tuple, place.tolist())):
         row = np.flatnonzero((place == (chunk, file)).all(1))
         row = row[np.argsort(number[row], kind="stable")]
+        if number[row[0]] < 0:
+            raise DataError(root / "data", "timestamps from 0 on", f"{timestamp[row[0]]}", AGAIN)
         names = {"video_key": CAMERA + camera, "chunk_index": chunk, "file_index": file}
         clip = Clip(root / info["video_path"].format(**names), row, number[row])
         video.check(clip.path, int(clip.frame[-1]) + 1)
