@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -169,9 +170,18 @@ _worker: tuple[gymnasium.Env, float, Path]  # of a worker process, kept between 
 
 def _enter(task: str, knobs: dict, noise: float, shards: Path) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     env = tabletop.make(task, **knobs)
     atexit.register(env.close)  # rendering contexts must go before the interpreter does
     _worker = (env, noise, shards)
+
+
+def _end_with_parent() -> None:
+    """A pool's worker would wait for ever for work from a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only worker processes get here"
+    parent.join()
+    os._exit(1)
 
 
 def _episode(seed: int) -> Path | None:
