@@ -1,5 +1,6 @@
 """Many environments at once: lanes spread over worker processes, each lane reset and stepped on its own."""
 
+import contextlib
 import multiprocessing
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,8 +18,11 @@ class EnvError(RuntimeError):
     """An environment failed; the message holds the traceback of its process. `lane` says which."""
 
     def __init__(self, lane: int, text: str):
-        super().__init__(f"environment of lane {lane} failed:\n{text}")
-        self.lane = lane
+        super().__init__(lane, text)  # the arguments themselves, so that it survives the way through a pipe
+        self.lane, self.text = lane, text
+
+    def __str__(self) -> str:
+        return f"environment of lane {self.lane} failed:\n{self.text}"
 
 
 class VectorEnv:
@@ -58,10 +62,8 @@ class VectorEnv:
         for env in self._here.values():
             env.close()
         for pipe in self._pipes:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # it is gone already
                 pipe.send(("close", {}))
-            except BrokenPipeError:
-                continue  # it is gone already
         for process in self._processes:
             process.join(5)
             if process.is_alive():
@@ -86,18 +88,21 @@ class VectorEnv:
         for i, pipe in enumerate(self._pipes):
             share = {lane: value for lane, value in values.items() if lane % count == i}
             if share:
-                pipe.send((verb, share))
                 asked.append((pipe, share))
+                with contextlib.suppress(BrokenPipeError):  # its process is gone, which `_receive` will report
+                    pipe.send((verb, share))
         answers: dict[int, Any] = {}
         for pipe, share in asked:
-            answers |= self._receive(pipe, share)
+            answers |= _receive(pipe, share)
         return _collect(answers, values)
 
-    def _receive(self, pipe: Connection, share: Mapping[int, Any]) -> dict[int, Any]:
-        try:
-            return pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return dict.fromkeys(share, EnvError(next(iter(share)), "its process ended without a word"))
+
+def _receive(pipe: Connection, share: Mapping[int, Any]) -> dict[int, Any]:
+    """The answers of one worker; if it has died, a failure for each lane that it was asked about."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return {lane: EnvError(lane, "its process ended without a word") for lane in share}
 
 
 def _collect(answers: dict[int, Any], order: Mapping[int, Any]) -> dict[int, Any]:

@@ -29,7 +29,7 @@ def scenes(seed: int, count: int, image_size: int = 64) -> dict[str, np.ndarray]
 def _scene(table: Table, rng: np.random.Generator) -> dict[str, np.ndarray]:
     positions = np.full((len(NAMES), 3), np.nan, np.float32)
     colors = rng.permutation(len(NAMES))
-    spots = _spots(rng, rng.integers(1, 10))
+    spots = _spots(rng, int(rng.integers(1, 10)))
     for color, spot in zip(colors, spots, strict=False):
         positions[color] = (*spot, scene.CUBE / 2)
     stands = None

@@ -7,6 +7,7 @@ choice   one cube of each candidate colour on the table; the first cube touched 
 In the `-visible` twins the cue stays on its stand: the same task, for which no memory is needed.
 """
 
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -58,9 +59,9 @@ class Recall(gymnasium.Env):
     ):
         self._cue_ticks = _range("cue_ticks", cue_ticks, 1, MOST_DELAY)
         self._delay_ticks = _range("delay_ticks", delay_ticks, 0, MOST_DELAY)
-        _range("colors", colors, 2, len(scene.COLORS))
-        _range("limit", limit, 1, 10_000)
-        _range("image_size", image_size, 16, 512)
+        _number("colors", colors, 2, len(scene.COLORS))
+        _number("limit", limit, 1, 10_000)
+        _number("image_size", image_size, 16, 512)
         self.colors, self.shuffle, self.visible, self.free_arm = list(scene.COLORS)[:colors], shuffle, visible, free_arm
         self.limit, self.images, self.render_mode = limit, images, render_mode
         self.table = Table(image_size)
@@ -70,10 +71,11 @@ class Recall(gymnasium.Env):
         self.observation_space = spaces.Dict({**dict.fromkeys(CAMERAS, picture), "proprio": pose})
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self.answer: str | None = None
+        self.choice: str | None = None
 
     @property
     def phase(self) -> str:
-        """"cue", "delay" or "choice"."""
+        """What this tick shows: "cue", "delay" or "choice"."""
         return "choice" if self.tick >= self.onset else "cue" if self.tick < self.cue_end else "delay"
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -154,7 +156,12 @@ class Recall(gymnasium.Env):
 
 def _range(name: str, value: Ticks, low: int, high: int) -> tuple[int, int]:
     """A number or a pair of them within [low, high], as a half-open range to draw from."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
-        raise ValueError(f"{name}: expected {low} to {high}, or a range (low, high) within, found {value}")
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(isinstance(end, Integral) for end in pair) or not low <= pair[0] <= pair[1] <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, or a range (low, high) within, found {value!r}")
     return int(pair[0]), int(pair[1]) + 1
+
+
+def _number(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, Integral) or not low <= value <= high:
+        raise ValueError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")

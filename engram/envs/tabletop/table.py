@@ -1,10 +1,10 @@
 """The simulation: one table with its arm. It moves, notices the first cube touched, and takes pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engram.envs.tabletop import gl
+from engram.envs.tabletop import gl, scene
 
 gl.use()
 
@@ -14,8 +14,6 @@ except ModuleNotFoundError as missing:
     if missing.name != "mujoco":
         raise
     raise ImportError('envs/tabletop needs MuJoCo; install it with: pip install "engram-vla[tabletop]"') from missing
-
-from engram.envs.tabletop import scene
 
 CAMERAS = ("base", "wrist")
 PICTURE = 256  # side of the picture for people
@@ -52,9 +50,10 @@ class Table:
         """Put the arm at rest at `pose` at once."""
         joints = _joints(pose)
         self.data.qpos[:], self.data.ctrl[:], self.data.qvel[:] = joints, joints, 0
+        self.data.qacc_warmstart[:] = 0  # the solver must not remember the episode before
         mujoco.mj_forward(self.model, self.data)
 
-    def place(self, cubes: dict[str, Sequence[float]], cue: str | None = None) -> None:
+    def place(self, cubes: Mapping[str, Sequence[float]], cue: str | None = None) -> None:
         """Show exactly these cubes (colour -> centre, metres) and, on the stand, a cube in the colour of the cue."""
         self.data.mocap_pos[:] = scene.HIDDEN
         for color, position in cubes.items():
