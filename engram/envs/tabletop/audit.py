@@ -22,7 +22,10 @@ Row = dict[str, Any]
 
 
 def expert_success(task: str, episodes: int = 500, seed0: int = 0, **knobs: Any) -> Row:
-    """Success of the scripted expert that knows the answer, on seeds seed0 onwards: "success", "episodes", "ci95"."""
+    """Success of the scripted expert that knows the answer, on seeds seed0 onwards.
+
+    Returns "episodes", "successes", "success" (their share) and its "ci95" (Wilson).
+    """
     return _play(task, episodes, seed0, knobs, blind=False)
 
 
@@ -38,8 +41,8 @@ def leak_probe(task: str, episodes: int = 2000, seed0: int = 0, **knobs: Any) ->
     """What of the answer can be read off the observation at the first tick of choice, and what off a cue's.
 
     A quadratic ridge classifier on both cameras' pixels and proprioception is fitted on half the episodes and tested
-    on the other half. Returns "accuracy" with its "ci95", "chance" (one over the candidates), "episodes" (held out),
-    and as positive controls the accuracy of the same probe at the first tick of the cue ("cue") and at the first tick
+    on the other half. Returns "episodes" (held out), "successes", "accuracy" with its "ci95", "chance" (one over the
+    number of candidates), and as positive controls the accuracy of the same probe at the first tick of the cue ("cue") and at the first tick
     of choice of the `-visible` twin ("visible"): a probe that sees nothing there says nothing about leaks.
     """
     seeds = range(seed0, seed0 + episodes)
@@ -53,11 +56,13 @@ def leak_probe(task: str, episodes: int = 2000, seed0: int = 0, **knobs: Any) ->
     twin.close()
     truth = np.array([names.index(answer) for answer in answers])
     right = probe(choices, truth)
+    successes = int(right.sum())
     return {
-        "accuracy": float(right.mean()),
-        "ci95": stats.wilson(int(right.sum()), len(right)),
-        "chance": 1 / len(names),
         "episodes": len(right),
+        "successes": successes,
+        "accuracy": successes / len(right),
+        "ci95": stats.wilson(successes, len(right)),
+        "chance": 1 / len(names),
         "cue": float(probe(cues, truth).mean()),
         "visible": float(probe(shown, truth).mean()),
     }
@@ -104,7 +109,8 @@ def _play(task: str, episodes: int, seed0: int, knobs: Row, blind: bool) -> Row:
         env.reset(seed=seed)
         successes += _episode(env, blind_choice(env, rng) if blind else None)
     env.close()
-    return {"success": successes / episodes, "episodes": episodes, "ci95": stats.wilson(successes, episodes)}
+    interval = stats.wilson(successes, episodes)
+    return {"episodes": episodes, "successes": successes, "success": successes / episodes, "ci95": interval}
 
 
 def _episode(env: gymnasium.Env, target: str | None) -> bool:
