@@ -7,7 +7,8 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from doubles import BlindPolicy, CuePolicy, make
+from doubles import BlindPolicy, CuePolicy
+from game import make
 
 from engram.carry import Carry
 from engram.rollout import CounterError, EpisodeError, compare, evaluate, film, interventions, summarise
@@ -183,7 +184,7 @@ def test_a_damaged_line_is_named(tmp_path):
         run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0, 1])
 
 
-@pytest.mark.parametrize(("lanes", "workers"), [(1, 0), (4, 0)])
+@pytest.mark.parametrize(("lanes", "workers"), [(1, 0), (4, 0), (4, 2)])
 def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes, workers):
     out = tmp_path / "plain.jsonl"
     with pytest.raises(EpisodeError, match=r"2 of 10 episodes ended in an error .*\n(.|\n)*seed 3: (.|\n)*exploded"):
@@ -193,6 +194,16 @@ def test_a_failing_environment_is_an_error_and_never_an_outcome(tmp_path, lanes,
     assert [line["success"] for line in lines if line["error"]] == [None, None]
     summary = summarise(lines)
     assert (summary["episodes"], summary["successes"], summary["errors"]) == (8, 8, 2)
+
+
+def test_a_dead_worker_is_an_error_that_keeps_the_episodes_before_it(tmp_path):
+    out = tmp_path / "plain.jsonl"
+    with pytest.raises(EpisodeError, match="its process ended"):
+        run(CuePolicy(), out, seeds=range(6), lanes=2, workers=2, knobs={"dies_on": 5})
+    lines = read(out)
+    assert any(line["error"] for line in lines)
+    assert all(line["success"] is None for line in lines if line["error"])
+    assert sum(line["success"] is True for line in lines) >= 3
 
 
 def test_errors_are_tried_again(tmp_path):

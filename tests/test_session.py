@@ -4,7 +4,8 @@ import fakes
 import numpy as np
 import pytest
 import torch
-from doubles import SPEC, BlindPolicy, CuePolicy, RecallGame
+from doubles import SPEC, BlindPolicy, CuePolicy
+from game import RecallGame
 
 from engram.carry import Carry
 from engram.policies.build import Design
