@@ -1,6 +1,6 @@
 """Audit every task of the tabletop and write results/tabletop_audit: is it possible, what is chance, does it leak?
 
-    python recipes/audit_tabletop.py        # about five minutes on one core
+python recipes/audit_tabletop.py        # about five minutes on one core
 """
 
 import time

@@ -42,8 +42,9 @@ def leak_probe(task: str, episodes: int = 2000, seed0: int = 0, **knobs: Any) ->
 
     A quadratic ridge classifier on both cameras' pixels and proprioception is fitted on half the episodes and tested
     on the other half. Returns "episodes" (held out), "successes", "accuracy" with its "ci95", "chance" (one over the
-    number of candidates), and as positive controls the accuracy of the same probe at the first tick of the cue ("cue") and at the first tick
-    of choice of the `-visible` twin ("visible"): a probe that sees nothing there says nothing about leaks.
+    number of candidates), and as positive controls the accuracy of the same probe at the first tick of the cue ("cue")
+    and at the first tick of choice of the `-visible` twin ("visible"): a probe that sees nothing there says nothing
+    about leaks.
     """
     seeds = range(seed0, seed0 + episodes)
     env = make(task, **knobs)
