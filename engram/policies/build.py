@@ -1,7 +1,7 @@
 """From a design (plain values, saved with every checkpoint) to a policy."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 from engram.backbones.tiny import SIZES, Tiny
 from engram.data.normalise import Normaliser
@@ -43,11 +43,19 @@ class Design:
     loss: Literal["huber", "l1", "l2"] = "huber"
     size: Literal["s", "m", "l"] = "s"
 
+    def __post_init__(self):
+        for field in fields(self):
+            known, found = get_args(field.type), getattr(self, field.name)
+            if known and isinstance(known[0], str) and found not in known:
+                raise ValueError(f"{field.name}: expected one of {', '.join(known)}, found {found!r}")
+        if self.m < 0:
+            raise ValueError(f"m: expected 0 or more memory tokens, found {self.m}")
+        if self.frames < 2:
+            raise ValueError(f"frames: expected at least 2, the present one included, found {self.frames}")
+
 
 def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None = None) -> Policy:
     """The policy of a design; `backbone` carries pretrained weights, without it they are random."""
-    if design.m < 0:
-        raise ValueError(f"m: expected 0 or more memory tokens, found {design.m}")
     if backbone is None:
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size])
     trunk = Trunk(backbone, design.mask, design.trained)
