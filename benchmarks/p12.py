@@ -1,0 +1,79 @@
+"""P12: a policy step with memory over the same step without: 8 memory tokens beside 138 others, mask full.
+
+A step is observe and act, at every tick, vision included. Before the timing both policies give the actions of one pass
+over all their tokens under a dense mask, on the same weights; the one without memory simply lacks its tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks import inputs
+from engram.backbones.streams import masked
+from engram.bench import Bar, alternate, assert_equal, result
+from engram.carry import Carry
+from engram.policies.build import Design
+from engram.policies.through import Through
+from engram.types import Observation
+
+TITLE = "policy step with memory over without"
+BAR = Bar("less", 1.10)
+CAMERAS, MEMORY, CHUNK = 8, 8, 8
+OTHERS = CAMERAS * 16 + 1 + 9  # images, proprioception, words
+
+
+def measure(seconds: float = 15.0, sizes: tuple[int, ...] = (1, 8)) -> dict:
+    """The JSON of the row; `seconds` for each batch size. The deciding ratio is the worst."""
+    policies = pair(CAMERAS)
+    ratios = {}
+    for rows in sizes:
+        obs = inputs.ticks(CAMERAS, rows, 1).at(0)
+        for policy in policies:
+            require_equal(policy, obs, dense)
+        ratios[rows] = alternate(*(step(policy, policy.init(rows), obs) for policy in policies), seconds)
+    worst = max(ratios.values(), key=lambda ratio: ratio.median)
+    shapes = {"m": MEMORY, "other_tokens": OTHERS, "chunk": CHUNK, "size": "s", "mask": "full"}
+    return result(TITLE, BAR, worst, shapes=shapes, batch={str(rows): ratio.json() for rows, ratio in ratios.items()})
+
+
+def pair(cameras: int) -> tuple[Through, Through]:
+    """The policy with memory, and the one without on the same weights."""
+    remembers = inputs.policy(Design(m=MEMORY, mask="full", chunk=CHUNK), cameras)
+    forgets = inputs.policy(Design(m=0, mask="full", chunk=CHUNK), cameras, remembers.trunk.backbone)
+    forgets.head.load_state_dict(remembers.head.state_dict())
+    return remembers, forgets
+
+
+def step(policy: Through, carry: Carry, obs: Observation) -> Callable[[], Tensor]:
+    """One observe and act in the middle of an episode; the actions."""
+    going_on = torch.zeros(len(obs.tick), dtype=torch.bool)
+
+    @torch.inference_mode()
+    def call() -> Tensor:
+        return policy.act(policy.observe(carry, obs, going_on))[0].actions
+
+    return call
+
+
+@torch.inference_mode()
+def dense(policy: Through, carry: Carry, obs: Observation) -> Tensor:
+    """The actions from one pass over [scene | text | memory | action slots] under a dense mask."""
+    backbone = policy.trunk.backbone
+    text_BSD, text_ok_BS = backbone.text(obs.instruction)
+    scene_BCD = backbone.embed(backbone.see(obs.images), obs.proprio)
+    memory = [] if policy.memory is None else [carry["memory/tokens"] + policy.place]
+    actions_BND = policy.head.expert.slots.expand(len(obs.tick), -1, -1)
+    x_BSD = torch.cat([scene_BCD, text_BSD, *memory, actions_BND], 1)
+    size, context, chunk = x_BSD.shape[1], scene_BCD.shape[1] + text_BSD.shape[1], actions_BND.shape[1]
+    ok_BSS = torch.ones(len(x_BSD), size, size, dtype=torch.bool)
+    ok_BSS[:, :, scene_BCD.shape[1] : context] = text_ok_BS.unsqueeze(1)
+    ok_BSS[:, :-chunk, -chunk:] = False
+    hidden_BSD = masked(backbone.context, backbone.slots, x_BSD, torch.arange(size) < context, ok_BSS)
+    return policy.head.action.inverse(policy.head.expert(hidden_BSD[:, -chunk:]))
+
+
+def require_equal(policy: Through, obs: Observation, reference: Callable[..., Tensor]) -> None:
+    """AssertionError unless the policy's step gives the actions of `reference`."""
+    carry = policy.init(len(obs.tick))
+    assert_equal("actions", step(policy, carry, obs)(), reference(policy, carry, obs))
