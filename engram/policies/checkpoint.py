@@ -34,9 +34,9 @@ def write(policy: Policy, design: Design, folder: Path) -> None:
 def load(folder: Path | str) -> tuple[Policy, Design]:
     """The policy in `folder`, in evaluation mode. Raises ValueError naming what is missing, foreign or mis-shaped."""
     folder = Path(folder)
+    recover(folder)
     config = _config(folder)
     design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
-    spec = Spec(**{**asdict(spec), "cameras": tuple(spec.cameras)})
     policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
     _fill(policy, _tensors(folder / "model.safetensors"), folder)
     return policy.eval(), design
@@ -45,13 +45,14 @@ def load(folder: Path | str) -> tuple[Policy, Design]:
 class staged:
     """A folder written under another name and moved into place when the block ends without an error.
 
-    A full disk or a kill in the middle leaves the previous folder as it was.
+    A full disk or a kill in the middle leaves the previous folder as it was, or for `recover` to put back.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.new = folder, folder.with_name(folder.name + ".new")
 
     def __enter__(self) -> Path:
+        recover(self.folder)
         shutil.rmtree(self.new, ignore_errors=True)
         self.new.mkdir(parents=True)
         return self.new
@@ -60,12 +61,22 @@ class staged:
         if error is not None:
             shutil.rmtree(self.new, ignore_errors=True)
             return
-        old = self.folder.with_name(self.folder.name + ".old")
+        old = _old(self.folder)
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
             os.replace(self.folder, old)
         os.replace(self.new, self.folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Undo half a replacement: a kill between the two renames of `staged` leaves the previous folder under `.old`."""
+    if _old(folder).exists() and not folder.exists():
+        os.replace(_old(folder), folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
 
 
 def _config(folder: Path) -> dict:
@@ -74,9 +85,10 @@ def _config(folder: Path) -> dict:
         raise ValueError(f"{folder}: expected a checkpoint folder with config.json, found none; give `engram train`'s output")
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, found {error}; the file is damaged, use another checkpoint") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT or not {"design", "spec"} <= set(config):
+    ours = isinstance(config, dict) and config.get("format") == FORMAT
+    if not ours or not all(isinstance(config.get(part), dict) for part in ("design", "spec")):
         raise ValueError(f"{path}: expected an Engram checkpoint of format {FORMAT}; this was written by something else")
     return config
 
@@ -86,7 +98,7 @@ def _fields(kind: type, values: dict, folder: Path):
     if set(values) != known:
         odd = ", ".join(sorted(set(values) ^ known))
         raise ValueError(f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram")
-    return kind(**values)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
