@@ -4,8 +4,8 @@ Context (image, proprioception, text) runs through one set of weights, slots (me
 another; a slot attends to the keys and values of the context and of other slots. Every function below returns the keys
 and values it made, so that whoever comes later (the next group of tokens, the next call) can attend to them.
 
-Legend: B rows, N tokens, D width, H heads, E = D/H, L layers. `kv_BLXND` holds keys (X=0) and values (X=1) of all layers.
-`ok_BN` is True where a token may be attended to.
+Legend: B rows, N tokens, D width, H heads, E = D/H, L layers. `kv_BLXND` holds keys (X=0) and values (X=1) of all
+layers. `ok_BN` is True where a token may be attended to.
 """
 
 import torch
@@ -26,8 +26,15 @@ class Layer(nn.Module):
 
     def project(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B,N,D) and keys with values (B,2,N,D)."""
-        q_BND, k_BND, v_BND = self.qkv(self.norm_attention(x_BND)).chunk(3, -1)
-        return q_BND, torch.stack([k_BND, v_BND], 1)
+        width = x_BND.shape[-1]
+        q_BND, kv_BNE = self.qkv(self.norm_attention(x_BND)).split([width, 2 * width], -1)
+        return q_BND, kv_BNE.unflatten(-1, (2, width)).transpose(1, 2)
+
+    def keys(self, x_BND: Tensor) -> Tensor:
+        """Keys with values (B,2,N,D) alone: all that is wanted of the last layer of tokens that nobody reads."""
+        width = x_BND.shape[-1]
+        kv_BNE = F.linear(self.norm_attention(x_BND), self.qkv.weight[width:], self.qkv.bias[width:])
+        return kv_BNE.unflatten(-1, (2, width)).transpose(1, 2)
 
     def attend(self, q_BND: Tensor, kv_BXND: Tensor, ok_BQN: Tensor | None) -> Tensor:
         """Softmax attention of the queries over keys and values; `ok` is (B,1,N) or (B,Q,N)."""
@@ -56,13 +63,13 @@ class Stream(nn.Module):
 def alone(
     stream: Stream, x_BND: Float[Tensor, "B N D"], ok_BN: Bool[Tensor, "B N"] | None = None
 ) -> Float[Tensor, "B L 2 N D"]:
-    """A block of tokens that sees only itself; its keys and values at every layer."""
+    """A block of tokens that sees only itself; its keys and values at every layer; nobody reads what follows."""
     made = []
-    for layer in stream.layers:
+    for layer in stream.layers[:-1]:
         q_BND, kv_BXND = layer.project(x_BND)
         made.append(kv_BXND)
         x_BND = layer.finish(x_BND, layer.attend(q_BND, kv_BXND, _keys(ok_BN)))
-    return torch.stack(made, 1)
+    return torch.stack([*made, stream.layers[-1].keys(x_BND)], 1)
 
 
 def against(
@@ -91,15 +98,19 @@ def together(
 ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 M D"]]:
     """Context and slots in one bidirectional attention, each by its own weights; M = C + N.
 
+    In the last layer the context gives keys and values alone: nobody reads what would follow.
     Returns the hidden states of the slots and the keys and values of both.
     """
     size, ok_B1M = x_BCD.shape[1], _keys(ok_BC, own=x_BND.shape[1])
     made = []
-    for theirs, ours in zip(context.layers, slots.layers, strict=True):
+    for theirs, ours in zip(context.layers[:-1], slots.layers[:-1], strict=True):
         (qc_BCD, kvc), (qs_BND, kvs) = theirs.project(x_BCD), ours.project(x_BND)
         made.append(torch.cat([kvc, kvs], 2))
         seen_BMD = ours.attend(torch.cat([qc_BCD, qs_BND], 1), made[-1], ok_B1M)
         x_BCD, x_BND = theirs.finish(x_BCD, seen_BMD[:, :size]), ours.finish(x_BND, seen_BMD[:, size:])
+    q_BND, kvs = slots.layers[-1].project(x_BND)
+    made.append(torch.cat([context.layers[-1].keys(x_BCD), kvs], 2))
+    x_BND = slots.layers[-1].finish(x_BND, slots.layers[-1].attend(q_BND, made[-1], ok_B1M))
     return slots.norm(x_BND), torch.stack(made, 1)
 
 
