@@ -1,0 +1,247 @@
+"""Training: kill it and start it again, and the bits are the same; it learns; it refuses what does not fit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from test_data import record
+
+from engram.data.lerobot import Dataset, Writer
+from engram.data.schedule import Schedule
+from engram.data.windows import Windows
+from engram.policies import checkpoint
+from engram.policies.build import Design
+from engram.train import Run, Settings, fit, new_policy, published, train
+
+LENGTHS = (5, 4, 6, 5)
+DESIGNS = {
+    "gated": Design(m=2, tbptt=2, chunk=2),
+    "memoryless": Design(m=0, chunk=2, mask="full", trained="language"),
+    "last-frames": Design(memory="last-frames", frames=3, chunk=2),
+}
+SETTINGS = Settings(updates=12, slots=2, ticks=3, lr=3e-3, warmup=3, save=5, log=1)
+ABOUT = {"frames": sum(LENGTHS)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dataset:
+    dataset = Dataset(record(tmp_path_factory.mktemp("data") / "demos", LENGTHS, fakes.SPEC))
+    dataset.prepare()
+    return dataset
+
+
+def windows(data: Dataset, settings: Settings = SETTINGS, chunk: int = 2) -> Windows:
+    return Windows(data, Schedule(data.lengths, settings.slots, settings.ticks, settings.seed, stagger=True), chunk)
+
+
+class Killed(BaseException):
+    """Nobody catches it."""
+
+
+def run(data: Dataset, out: Path, name: str = "gated", settings: Settings = SETTINGS) -> dict:
+    """A sitting of a run: a new policy, as a new process makes it."""
+    return train(fakes.policy(DESIGNS[name]), DESIGNS[name], windows(data, settings), settings, out, ABOUT, quiet=True)
+
+
+def killed_at(step: int, data: Dataset, out: Path, monkeypatch, name: str = "gated") -> None:
+    """A sitting that dies when it has made `step` updates and not saved the last of them."""
+    update = Run.update
+
+    def dying(self, window):
+        if self.step == step:
+            raise Killed
+        return update(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", dying)
+        with pytest.raises(Killed):
+            run(data, out, name)
+
+
+def metrics(out: Path) -> list[dict]:
+    """Lines of metrics but for the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def weights(out: Path) -> bytes:
+    return (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "kills"), [("gated", (2, 5, 11)), ("memoryless", (7,)), ("last-frames", (7,))])
+def test_a_killed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch, name, kills):
+    straight = run(data, tmp_path / "straight", name)
+    for step in kills:
+        killed_at(step, data, tmp_path / "killed", monkeypatch, name)
+    resumed = run(data, tmp_path / "killed", name)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
+    state = [(tmp_path / out / "checkpoint/training.safetensors").read_bytes() for out in ("straight", "killed")]
+    assert state[0] == state[1]  # the optimizer and the carry
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+    assert [line["step"] for line in metrics(tmp_path / "killed")] == list(range(1, 13))
+    assert (resumed["updates"], resumed["frames"]) == (straight["updates"], straight["frames"])
+
+
+def test_a_line_cut_short_by_the_kill_is_dropped(data, tmp_path, monkeypatch):
+    killed_at(7, data, tmp_path, monkeypatch)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "fra')
+    run(data, tmp_path)
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
+
+
+def test_a_finished_run_is_left_as_it_is(data, tmp_path):
+    run(data, tmp_path)
+    before, lines = weights(tmp_path), metrics(tmp_path)
+    assert run(data, tmp_path)["updates"] == 12
+    assert weights(tmp_path) == before
+    assert metrics(tmp_path) == lines
+
+
+def test_a_kill_between_two_renames_of_the_checkpoint(data, tmp_path, monkeypatch):
+    killed_at(7, data, tmp_path / "killed", monkeypatch)
+    folder = tmp_path / "killed" / "checkpoint"
+    folder.rename(folder.with_name("checkpoint.old"))
+    run(data, tmp_path / "killed")
+    run(data, tmp_path / "straight")
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+    assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
+
+
+def test_a_full_disk_keeps_what_was_saved(data, tmp_path, monkeypatch):
+    write = checkpoint.write
+
+    def full(policy, design, folder):
+        write(policy, design, folder)
+        if (folder.parent / "checkpoint").exists():
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(data, tmp_path / "full")
+    checkpoint_of = json.loads((tmp_path / "full/checkpoint/training.json").read_text())
+    assert checkpoint_of["step"] == 5
+    run(data, tmp_path / "full")
+    run(data, tmp_path / "straight")
+    assert weights(tmp_path / "full") == weights(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("other", [{"lr": 1e-4}, {"updates": 13}])
+def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
+    run(data, tmp_path)
+    before = weights(tmp_path)
+    with pytest.raises(ValueError, match="holds a run with other settings, design or data; choose another folder"):
+        run(data, tmp_path, settings=replace(SETTINGS, **other))
+    assert weights(tmp_path) == before
+    assert len(metrics(tmp_path)) == 12
+
+
+def test_a_run_of_another_design_or_data_is_refused(data, tmp_path):
+    run(data, tmp_path)
+    for design, about in ((Design(m=2, chunk=2), ABOUT), (DESIGNS["gated"], {"frames": 1})):
+        with pytest.raises(ValueError, match="holds a run with other settings, design or data"):
+            train(fakes.policy(design), design, windows(data), SETTINGS, tmp_path, about, quiet=True)
+
+
+def test_loader_workers_change_nothing(data, tmp_path):
+    run(data, tmp_path / "none")
+    run(data, tmp_path / "one", settings=replace(SETTINGS, workers=1))
+    assert weights(tmp_path / "one") == weights(tmp_path / "none")
+    run(data, tmp_path / "none", settings=replace(SETTINGS, workers=1))  # and a resume may use others
+
+
+def test_what_frozen_parts_hold_does_not_move(data, tmp_path):
+    policy = fakes.policy(DESIGNS["gated"])
+    before = {key: value.clone() for key, value in policy.state_dict().items()}
+    train(policy, DESIGNS["gated"], windows(data), SETTINGS, tmp_path, ABOUT, quiet=True)
+    still = {key for key, value in policy.state_dict().items() if torch.equal(value, before[key])}
+    frozen = {key for key, value in policy.named_parameters() if not value.requires_grad}
+    buffers = {key for key, _ in policy.named_buffers()}
+    assert frozen <= still
+    assert still <= frozen | buffers | {"trunk.backbone.question"}  # asked in pretraining alone
+
+
+def test_the_schedule_of_the_learning_rate_and_the_counters(data, tmp_path):
+    summary = run(data, tmp_path)
+    rates = [line["lr"] for line in metrics(tmp_path)]
+    assert rates[0] == pytest.approx(SETTINGS.lr / 3)
+    assert max(rates) == rates[2]
+    assert sorted(rates[2:], reverse=True) == rates[2:]
+    assert rates[-1] == pytest.approx(0.1 * SETTINGS.lr, rel=0.2)
+    shown = sum(int(windows(data)[step].valid.sum()) for step in range(12))
+    assert summary["frames"] == shown == metrics(tmp_path)[-1]["frames"]
+    assert all(0 <= line["clipped"] <= 1 for line in metrics(tmp_path))
+
+
+def recall(root: Path) -> Path:
+    """Four episodes of four ticks: a colour at the first, then black; the action to take is that of the colour."""
+    spec, length = fakes.SPEC, 4
+    with Writer(root, spec) as writer:
+        for number in range(4):
+            sign = 1 - 2 * (number % 2)
+            images = {camera: np.zeros((length, spec.height, spec.width, 3), np.uint8) for camera in spec.cameras}
+            for pixels in images.values():
+                pixels[0] = (220, 20, 20) if sign > 0 else (20, 20, 220)
+            action = np.full((length, spec.action_dim), 0.8 * sign, np.float32)
+            zeros = np.zeros_like(action)
+            writer.add_episode(images, np.zeros((length, spec.proprio_dim), np.float32), action, zeros, "recall")
+    return root
+
+
+def test_memory_learns_what_no_single_frame_tells(tmp_path):
+    """Ticks 1-3 look alike in all episodes: without memory nothing better than zero can be said there."""
+    data = Dataset(recall(tmp_path / "demos"))
+    settings = Settings(updates=45, slots=4, ticks="episode", lr=1e-2, warmup=5, save=45, log=5)
+    losses = {}
+    for name, design in {
+        "none": Design(m=0),
+        "gated": Design(m=2),
+        "first-frame": Design(memory="first-frame"),
+    }.items():
+        design = replace(design, chunk=1, trained="all", loss="l2")
+        policy = fakes.policy(design)
+        train(policy, design, windows(data, settings, 1), settings, tmp_path / name, {}, quiet=True)
+        losses[name] = metrics(tmp_path / name)
+    assert losses["none"][-1]["loss"] == pytest.approx(0.75 * 0.64, rel=0.1)
+    for name in ("gated", "first-frame"):
+        assert losses[name][-1]["loss"] < 0.02 < losses[name][0]["loss"]
+
+
+def test_fit_makes_all_of_it_from_a_data_set(data, tmp_path):
+    design = Design(m=2, chunk=2, trained="all")
+    settings = replace(SETTINGS, updates=3, start="scratch")
+    summary = fit(data, design, settings, tmp_path, quiet=True)
+    assert summary["updates"] == 3
+    policy, found = checkpoint.load(tmp_path / "checkpoint")
+    assert found == design
+    assert policy.spec == data.spec
+    np.testing.assert_allclose(policy.head.action.mean, data.action.mean(0), atol=1e-5)
+    np.testing.assert_allclose(policy.trunk.backbone.proprio_mean, data.state.mean(0), atol=1e-5)
+
+
+def test_what_cannot_be_trained_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="updates: expected at least 1, found 0"):
+        Settings(updates=0)
+    with pytest.raises(ValueError, match="size m: expected 's'"):
+        new_policy(data, Design(size="m"), SETTINGS)
+    with pytest.raises(ValueError, match="trained slots: expected 'all'"):
+        new_policy(data, Design(), replace(SETTINGS, start="scratch"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_memory_that_is_shown_independent_frames_is_refused(data, tmp_path):
+    settings = replace(SETTINGS, updates=1, loader="shuffled", start="scratch")
+    fit(data, Design(m=0, chunk=2, trained="all"), settings, tmp_path / "memoryless", quiet=True)
+    with pytest.raises(ValueError, match="expected 'episodic' for a policy with a memory, found 'shuffled'"):
+        fit(data, Design(m=2, chunk=2, trained="all"), settings, tmp_path / "memory", quiet=True)
+
+
+def test_the_published_choices():
+    design, settings = published(Design(), Settings())
+    assert (design.m, design.rule, design.tbptt, design.mask) == (64, "plain", 2, "full")
+    assert (design.initial_std, design.chunk, design.loss, settings.ticks) == (0.02, 8, "l1", design.tbptt)
