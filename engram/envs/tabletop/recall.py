@@ -7,6 +7,7 @@ choice   one cube of each candidate colour on the table; the first cube touched 
 In the `-visible` twins the cue stays on its stand: the same task, for which no memory is needed.
 """
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -23,7 +24,7 @@ GRID = (-0.12, 0.0, 0.12)  # centres of the places for cubes along x and y, metr
 JITTER = 0.012
 START = 0.06  # the fingertip starts within |x|, |y| <= START at about cruise height
 
-Ticks = int | tuple[int, int]
+Ticks = int | Sequence[int]  # a number, or the ends of a range
 
 
 class Recall(gymnasium.Env):
@@ -156,7 +157,7 @@ class Recall(gymnasium.Env):
 
 def _range(name: str, value: Ticks, low: int, high: int) -> tuple[int, int]:
     """A number or a pair of them within [low, high], as a half-open range to draw from."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(end, Integral) for end in pair) or not low <= pair[0] <= pair[1] <= high:
         raise ValueError(f"{name}: expected {low} to {high}, or a range (low, high) within, found {value!r}")
     return int(pair[0]), int(pair[1]) + 1

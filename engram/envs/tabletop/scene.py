@@ -58,7 +58,7 @@ def mjcf(picture: int) -> str:
     <camera name="base" pos="0 -0.50 0.80" xyaxes="1 0 0 0 0.82 0.5724" fovy="29"/>
     <camera name="human" pos="-0.42 -0.66 0.62" xyaxes="0.844 -0.537 0 0.312 0.490 0.814" fovy="44"/>
     {cubes}
-    {_cube("cue", (1, 1, 1), touchable=False)}
+    {_cube("cue", (1.0, 1.0, 1.0), touchable=False)}
     {_arm()}
   </worldbody>
   <actuator>

@@ -53,7 +53,7 @@ class Table:
         self.data.qacc_warmstart[:] = 0  # the solver must not remember the episode before
         mujoco.mj_forward(self.model, self.data)
 
-    def place(self, cubes: Mapping[str, Sequence[float]], cue: str | None = None) -> None:
+    def place(self, cubes: Mapping[str, Sequence[float] | np.ndarray], cue: str | None = None) -> None:
         """Show exactly these cubes (colour -> centre, metres) and, on the stand, a cube in the colour of the cue."""
         self.data.mocap_pos[:] = scene.HIDDEN
         for color, position in cubes.items():
