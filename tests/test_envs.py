@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from engram import stats
 from engram.envs.tabletop import CAMERAS, TASKS, audit, frames, make, scene
 from engram.envs.tabletop.expert import expert_action
 from engram.envs.tabletop.recall import GRID, JITTER
@@ -175,6 +176,16 @@ def test_pictures_at_choice_do_not_depend_on_the_cue(opened):
         assert same([*pictures[0].values()], [*pictures[2].values()])
 
 
+def test_start_and_places_do_not_depend_on_the_cue(opened):
+    env, drawn, answers = opened(images=False), [], []
+    for seed in range(1200):
+        observation, info = env.reset(seed=seed)
+        drawn.append(np.concatenate([observation["proprio"], *env.unwrapped.places.values(), [info["onset"]]]))
+        answers.append(env.unwrapped.colors.index(info["answer"]))
+    low, high = stats.wilson(int(audit.probe(np.array(drawn, np.float32), np.array(answers)).sum()), 600, 0.999)
+    assert low < 1 / 3 < high
+
+
 def test_visible_twin_still_shows_the_cue(opened):
     hidden, visible = opened(), opened("recall-color-3-visible")
     red, blue = (begin(visible, 0, answer)[0]["base"] for answer in ("red", "blue"))
@@ -221,17 +232,17 @@ def test_pictures_do_not_change_the_episode(opened):
 
 
 def test_kept_pictures_equal_fresh_ones(opened):
-    env, fresh = opened("recall-color-5", cue_ticks=2, delay_ticks=2), Table()
+    env = opened("recall-color-5", cue_ticks=2, delay_ticks=2)
     observation, info = env.reset(seed=5)
     over = False
     while not over:
-        table = env.unwrapped.table
-        fresh.data.qpos[:] = table.data.qpos
+        fresh = Table()  # one a tick, so that it has nothing to keep
+        fresh.data.qpos[:] = env.unwrapped.table.data.qpos
         choosing, cue = info["phase"] == "choice", info["answer"] if info["phase"] == "cue" else None
         fresh.place(env.unwrapped.places if choosing else {}, cue)
         assert same([observation[camera] for camera in CAMERAS], list(fresh.images().values()))
+        fresh.close()
         observation, _, over, _, info = env.step(expert_action(env))
-    fresh.close()
 
 
 def test_an_observation_belongs_to_its_receiver(opened):
