@@ -9,27 +9,51 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engram import carry as carries
+from engram.backbones import tiny
 from engram.carry import Carry
+from engram.data.features import FeatureStore
+from engram.data.lerobot import Dataset
+from engram.data.normalise import Normaliser
+from engram.data.schedule import Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.policies import checkpoint
 from engram.policies.base import Policy
-from engram.policies.build import Design
+from engram.policies.build import Design, build
 from engram.types import Window
+
+ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
+PROPRIO_FLOOR = 0.01  # metres, radians
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast to learn.
+    """What is shown, how long and how fast to learn.
 
+    slots     episodes played side by side (rows of a window)
+    ticks     ticks of a window: one optimizer step per window. "episode": one whole episode each
+    loader    "episodic", or "shuffled": independent frames, for policies without memory alone
+    start     "pretrained" (the shipped `tiny` weights) or "scratch"
     updates   optimizer steps; warmup of them at the start, then a cosine down to a tenth
     lr        peak learning rate of AdamW; weight_decay applies to matrices alone, never to the initial memory
     clip      gradient norm bound (the share of clipped steps is logged)
@@ -37,7 +61,12 @@ class Settings:
     workers   loader processes (batches do not depend on it)
     """
 
-    updates: int
+    updates: int = 1000
+    slots: int = 16
+    ticks: int | Literal["episode"] = "episode"
+    loader: Literal["episodic", "shuffled"] = "episodic"
+    start: Literal["pretrained", "scratch"] = "pretrained"
+    seed: int = 0
     lr: float = 1e-3
     warmup: int = 50
     weight_decay: float = 0.01
@@ -51,21 +80,66 @@ class Settings:
             raise ValueError(f"updates: expected at least 1, found {self.updates}")
 
 
-def train(policy: Policy, design: Design, windows: Windows, settings: Settings, out: Path, quiet: bool = False) -> dict:
+def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
+    """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
+    policy = new_policy(data, design, settings)
+    windows = make_windows(data, policy, settings, quiet)
+    about = {"frames": data.frames, "episodes": len(data.episodes), "tasks": sorted({e.task for e in data.episodes})}
+    return train(policy, design, windows, settings, out, about, quiet)
+
+
+def new_policy(data: Dataset, design: Design, settings: Settings) -> Policy:
+    """An untrained policy for the data set: weights of the shipped backbone or random ones, actions normalised."""
+    torch.manual_seed(settings.seed)
+    backbone = None
+    if settings.start == "pretrained":
+        if design.size != "s":
+            raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; or use --settings.start scratch")
+        backbone = tiny.pretrained()
+    policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
+    if backbone is None:
+        proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)
+        policy.trunk.backbone.calibrate(proprio.mean, proprio.std)
+        if design.trained != "all":
+            raise ValueError(f"trained {design.trained}: expected 'all' for a backbone that starts from scratch")
+    return policy
+
+
+def make_windows(data: Dataset, policy: Policy, settings: Settings, quiet: bool = False) -> Windows:
+    """The windows that `settings` ask for, with features computed once where the policy's trunk is frozen."""
+    lengths = np.array([episode.length for episode in data.episodes])
+    if settings.loader == "shuffled":
+        if policy.init(1):
+            raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled' (independent frames)")
+        ticks = 1 if settings.ticks == "episode" else settings.ticks
+        schedule = Shuffled(lengths, settings.slots, ticks, settings.seed)
+    else:
+        schedule = Schedule(lengths, settings.slots, settings.ticks, settings.seed, stagger=True)
+    features = None
+    if policy.trunk.frozen_features:
+        with _progress(quiet, "features") as (bar, task):
+            encode = torch.no_grad()(policy.trunk.features)
+            features = FeatureStore.build(data, encode, progress=lambda i, n: bar.update(task, completed=i, total=n))
+    return Windows(data, schedule, policy.chunk, features)
+
+
+def train(
+    policy: Policy, design: Design, windows: Windows, settings: Settings, out: Path, about: dict, quiet: bool = False
+) -> dict:
     """Train `policy` on `windows` until `settings.updates`; resumes from `out` if it holds a run of the same settings.
 
-    Writes out/metrics.jsonl and out/checkpoint (the policy, plus training.* for resume). Returns a summary with the
-    frames seen and the seconds spent. Raises ValueError if `out` holds a run of other settings.
+    `about` says what the windows are made of and must be the same for a resume. Writes out/metrics.jsonl and
+    out/checkpoint (the policy, plus training.* for resume). Returns a summary with the frames seen and the seconds
+    spent. Raises ValueError if `out` holds a run of other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = Run.resume(policy, design, settings, out, windows.describe())
+    run = Run.resume(policy, design, settings, out, about)
     policy.train()
     batches = load(windows, run.step, settings.updates, settings.workers)
-    with _progress(quiet) as bar:
-        task = bar.add_task(out.name, total=settings.updates, completed=run.step, loss=math.nan)
+    with _progress(quiet, out.name) as (bar, task):
+        bar.update(task, completed=run.step, total=settings.updates)
         for window in _timed(batches, run):
-            loss = run.update(window)
-            bar.update(task, completed=run.step, loss=loss)
+            bar.update(task, completed=run.step + 1, note=f"loss {run.update(window):.4f}")
             if run.step % settings.save == 0 or run.step == settings.updates:
                 run.save()
     return run.summary()
@@ -92,6 +166,7 @@ class Run:
         """A new run, or the one that stopped in `out`."""
         run = cls(policy, design, settings, out, about)
         folder = out / "checkpoint"
+        checkpoint.recover(folder)
         if not (folder / "training.json").is_file():
             (out / "metrics.jsonl").write_text("")
             return run
@@ -181,6 +256,16 @@ def _timed(batches: Iterator[Window], run: Run) -> Iterator[Window]:
         run.seconds, start = run.seconds + now - start, now
 
 
-def _progress(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=quiet)
+@contextmanager
+def _progress(quiet: bool, name: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar with one task."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=quiet, console=console) as bar:
+        yield bar, bar.add_task(name, note="")
+
+
+def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
+    """muVLA's published choices on our backbone (specs of muVLA 1.8): one optimizer step per window of K = 2 ticks."""
+    paper = {"m": 64, "rule": "plain", "initial_std": 0.02, "tbptt": 2, "mask": "full", "trained": "language"}
+    return replace(design, **paper, chunk=8, loss="l1"), replace(settings, ticks=2)

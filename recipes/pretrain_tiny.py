@@ -3,7 +3,7 @@
 The papers start from vision-language models pretrained elsewhere; this is our small stand-in. It sees random scenes one
 frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
 colour is the leftmost cube. Privileged labels (positions and colours from the simulator) are used here and only here;
-the scenes' seeds (SCENE_SEED...) are disjoint from those of demonstrations, validation and test.
+the scenes' seeds (engram/data/seeds.py) are disjoint from those of demonstrations, validation and test.
 
     python recipes/pretrain_tiny.py                    # resumes from runs/pretrain_tiny
     python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
@@ -21,20 +21,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.backbones.tiny import PACKAGED, SIZES, Tiny
+from engram.backbones.tiny import IMAGE_TOKENS, PACKAGED, SIZES, Tiny
+from engram.data.seeds import PRETRAIN
 from engram.envs.tabletop.frames import scenes
 from engram.envs.tabletop.scene import COLORS
 
-SCENE_SEED = 9_000_000
+CONSOLE = Console(stderr=True)
 NAMES = list(COLORS)
 SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "nearest": (1, -1), "farthest": (1, 1)}
 SCALE = 0.2  # metres per unit of the position outputs
-GRASP = np.array([0.0, 0.0, 0.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,38 @@ class Args:
 
     size: str = "s"
     scenes: int = 40_000
-    updates: int = 12_000
+    updates: int = 5_000
     frames: int = 64
-    questions: int = 6
+    questions: int = 4
     lr: float = 1.5e-3
-    save: int = 500
+    save: int = 100
     seed: int = 0
     out: Path = Path("runs/pretrain_tiny")
     install: bool = False
 
 
 class Answers(nn.Module):
-    """Reads answers off a question's hidden state: position (3), presence (1), colour (9). Thrown away afterwards."""
+    """What reads answers off the backbone; thrown away afterwards.
+
+    `head` reads a question's hidden state: position (3), presence (1), colour (9). `glance` reads where the cube of
+    each colour is straight off the vision tokens: without words to understand first, the tower learns to see in minutes.
+    """
 
     def __init__(self, width: int):
         super().__init__()
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 + len(NAMES)))
+        self.glance = nn.Linear(2 * IMAGE_TOKENS * width, 4 * len(NAMES))
 
     def forward(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.head(hidden_BD).split([3, 1, len(NAMES)], -1)
+
+    def glance_loss(self, seen_BND: Tensor, positions_BKX: Tensor) -> Tensor:
+        """Presence and position of all nine colours; `positions` is (B, 9, 3) in metres, NaN where there is no cube."""
+        position, present = self.glance(seen_BND.flatten(1)).unflatten(1, (len(NAMES), 4)).split([3, 1], -1)
+        there_BK = ~positions_BKX[..., 0].isnan()
+        error = F.mse_loss(position, positions_BKX.nan_to_num() / SCALE, reduction="none").mean(-1)
+        presence = F.binary_cross_entropy_with_logits(present[..., 0], there_BK.float())
+        return (error * there_BK).sum() / there_BK.sum() + 0.2 * presence
 
 
 def main(args: Args) -> None:
@@ -85,7 +99,7 @@ def load_scenes(args: Args) -> dict[str, np.ndarray]:
     size, folder = 1000, args.out / "scenes"
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{i:04d}.npz" for i in range(args.scenes // size + 2)]
-    missing = [(path, SCENE_SEED + i, size) for i, path in enumerate(paths) if not path.exists()]
+    missing = [(path, PRETRAIN + i, size) for i, path in enumerate(paths) if not path.exists()]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         list(track(pool.map(make_shard, missing), "scenes", total=len(missing)))
     shards = [dict(np.load(path)) for path in paths]
@@ -137,11 +151,10 @@ def batch(data: dict[str, np.ndarray], rows: np.ndarray, questions: int, rng: np
     return images, torch.from_numpy(data["proprio"][rows]), [text for text, _ in pairs], answers
 
 
-def forward(backbone: Tiny, images: Tensor, proprio: Tensor, texts: list[str], full: bool) -> Tensor:
-    """Hidden states of the questions, under either context mask."""
-    questions = len(texts) // len(images)
+def forward(backbone: Tiny, seen: Tensor, proprio: Tensor, texts: list[str], full: bool) -> Tensor:
+    """Hidden states of the questions (row-major: frame, question) about frames seen, under either context mask."""
+    questions = len(texts) // len(seen)
     slots = backbone.question.expand(len(texts), -1, -1)
-    seen = backbone.see(images)
     if full:
         scene = backbone.embed(seen, proprio).repeat_interleave(questions, 0)
         return backbone.think(scene, *backbone.text(texts), slots)[0][:, 0]
@@ -155,7 +168,7 @@ def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     """Position (Huber), presence and colour, each over the questions that ask for it."""
     position, present, colour = answers(hidden)
     where = truth[:, 3:4]
-    loss = (F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.1) * where).sum() / where.sum().clamp(min=1)
+    loss = (F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.3) * where).sum() / where.sum().clamp(min=1)
     asks = truth[:, 5]
     presence = F.binary_cross_entropy_with_logits(present[:, 0], truth[:, 4], reduction="none")
     loss = loss + 0.2 * (presence * asks).sum() / asks.sum().clamp(min=1)
@@ -165,7 +178,7 @@ def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
 def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
     """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
     started = time.time()
-    for step in track(range(first, args.updates), "pretraining"):
+    for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
         rng = np.random.default_rng((args.seed, step))
         torch.manual_seed(step)
         full = step % 4 == 3
@@ -173,13 +186,15 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         images, proprio, texts, truth = batch(data, rows, 2 if full else args.questions, rng, augment=True)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
-        loss = loss_of(answers, forward(backbone, images, proprio, texts, full), truth)
+        seen = backbone.see(images)
+        loss = loss_of(answers, forward(backbone, seen, proprio, texts, full), truth)
+        loss = loss + answers.glance_loss(seen, torch.from_numpy(data["positions"][rows]))
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
-            metrics = evaluate(backbone, answers, held) | {"step": step + 1, "seconds": round(time.time() - started)}
+            metrics = {"loss": round(loss.item(), 4)} | evaluate(backbone, answers, held) | {"step": step + 1, "seconds": round(time.time() - started)}
             print(json.dumps(metrics), flush=True)
             state = {"backbone": backbone.state_dict(), "answers": answers.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state | {"step": step + 1}, args.out / "state.new")
@@ -206,7 +221,7 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
         for start in range(0, 1000, 100):
             rng = np.random.default_rng((7, start))
             images, proprio, texts, truth = batch(held, np.arange(start, start + 100), 4, rng, augment=False)
-            position, _, colour = answers(forward(backbone, images, proprio, texts, full))
+            position, _, colour = answers(forward(backbone, backbone.see(images), proprio, texts, full))
             where, asked = truth[:, 3] > 0, truth[:, 6] >= 0
             errors.append((position - truth[:, :3])[where][:, :2].norm(dim=1) * SCALE * 1000)
             right.append(colour[asked].argmax(-1) == truth[asked, 6])
@@ -225,7 +240,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
     provenance = {
         "recipe": "recipes/pretrain_tiny.py",
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
-        "seeds": f"scenes {SCENE_SEED}..{SCENE_SEED + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
+        "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
         "labels": "privileged: colours and positions of cubes, pose of the gripper; single frames of random scenes only",
         "metrics": metrics,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -98,9 +98,11 @@ class Tiny(nn.Module):
         return torch.cat([seen_BND + self.place, proprio_BD.unsqueeze(1)], 1)
 
     def text(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
-        """Input tokens of the words, and which of them are words rather than padding."""
-        ids_BS = torch.tensor([word_ids(text) for text in instructions], device=self.place.device)
-        return self.words(ids_BS) + self.word_place, ids_BS > 0
+        """Input tokens of the words, and which of them are words rather than padding; S is the longest text's length."""
+        ids = [word_ids(text) for text in instructions]
+        longest = max(len(row) - row.count(0) for row in ids)
+        ids_BS = torch.tensor([row[:longest] for row in ids], device=self.place.device)
+        return self.words(ids_BS) + self.word_place[:longest], ids_BS > 0
 
     def scene_keys(self, seen_BND: Tensor, proprio_BP: Tensor) -> Float[Tensor, "B L 2 N D"]:
         """Insulated: keys and values of the scene, whatever the text and the memory."""

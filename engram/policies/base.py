@@ -6,11 +6,19 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from engram.carry import Carry
-from engram.types import Chunk, Observation, Window
+from engram.types import Chunk, Observation, Spec, Window
 
 
 class Policy(nn.Module, abc.ABC):
-    """A robot policy whose memory is a value. Nothing of an episode ever lives on the module."""
+    """A robot policy whose memory is a value. Nothing of an episode ever lives on the module.
+
+    spec    what it observes and what it commands
+    chunk   actions planned at once; replan: ticks between two plans in deployment, 1..chunk
+    """
+
+    spec: Spec
+    chunk: int
+    replan: int
 
     @abc.abstractmethod
     def init(self, batch: int) -> Carry:
