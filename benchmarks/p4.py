@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import inputs
 from engram import carry as carries
@@ -63,6 +64,7 @@ def measure(seconds: float = 7.0) -> dict:
         BAR,
         worst,
         shapes={name: {**asdict(SHAPES[name]), **ratio.json()} for name, ratio in ratios.items()},
+        flop_ratio=flop_ratio(SHAPES["release"]),
         recompute_ratio=recompute.json(),
         insulated_ratio={name: ratio.json() for name, ratio in insulated.items()},
     )
@@ -73,6 +75,16 @@ def against_plain(shape: Shape, seconds: float, reference: "Loss | None" = None)
     policy, window, reference = inputs.policy(design(shape), shape.cameras), window_of(shape), reference or plain
     require_equal(policy, window, reference)
     return alternate(training(policy, window, reference), training(policy, window, ours), seconds)
+
+
+def flop_ratio(shape: Shape) -> float:
+    """Multiplications of the plain loop over ours (attention not counted): the ratio by arithmetic alone."""
+    policy, window, total = inputs.policy(design(shape), shape.cameras), window_of(shape), []
+    for loss in (plain, ours):
+        with FlopCounterMode(display=False) as counter:
+            training(policy, window, loss)()
+        total.append(counter.get_total_flops())
+    return round(total[0] / total[1], 4)
 
 
 def against_insulated(shape: Shape, trained: str, seconds: float) -> Ratio:
