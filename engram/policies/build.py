@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+import torch
+
 from engram.backbones.tiny import SIZES, Tiny
 from engram.data.normalise import Normaliser
 from engram.experts.regression import Regression
@@ -60,6 +62,8 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size])
     trunk = Trunk(backbone, design.mask, design.trained)
     head = Head(Regression(backbone.width, spec.action_dim, design.chunk, design.loss), action)
+    with torch.no_grad():  # slots begin as questions, the only slots that a pretrained backbone has met
+        head.expert.slots += backbone.question
     if design.memory == "recurrent":
         memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std) if design.m else None
         return Through(spec, trunk, memory, head, design.tbptt, design.replan)

@@ -39,8 +39,9 @@ class Through(Policy):
             raise ValueError(f"K (tbptt): expected at least 1 tick, or none for the whole window, found {tbptt}")
         if not 1 <= replan <= self.chunk:
             raise ValueError(f"replan: expected 1 to {self.chunk} ticks (the chunk), found {replan}")
-        # Identity of the memory positions, as RoPE gives it in the paper's backbone.
-        self.place = None if memory is None else nn.Parameter(0.02 * torch.randn_like(memory.initial))
+        # Identity of the memory positions, as RoPE gives it in the paper's backbone; they begin as questions, too.
+        question = trunk.backbone.question.detach()
+        self.place = None if memory is None else nn.Parameter(question + 0.02 * torch.randn_like(memory.initial))
 
     def init(self, batch: int) -> Carry:
         return {} if self.memory is None else self.memory.init(batch)
@@ -54,47 +55,69 @@ class Through(Policy):
         return Chunk(self.head.plan(self.trunk.backbone, Keys(carry["now/kv"], carry["now/ok"]))), carry
 
     def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        seen = self.trunk.window(window)
-        if self.memory is None:
-            carry, keys = self._context(carry, seen, window.obs.tick.flatten(), window.valid.flatten())
-        else:
+        seen, use = self.trunk.window(window), window.valid.flatten()
+        if self.trunk.mask == "full":
             carry, keys = self._chain(carry, seen, window)
+            keys = keys.rows(use)
+        else:
+            context = seen.keys()
+            carry, made = (carry, None) if self.memory is None else self._insulated_chain(carry, context, window)
+            keys = context.rows(use) if made is None else context.rows(use).join(made[use])
         loss = self.head.loss(self.trunk.backbone, keys, window)
         return loss, carry, {"loss": loss.detach()}
 
     def _chain(self, carry: Carry, seen: Seen, window: Window) -> tuple[Carry, Keys]:
-        """The context pass tick by tick: the carry after the window, and keys and values of all its B*T ticks."""
-        rows, ticks = window.first.shape
-        fresh = self.init(rows)
-        scene, text, text_ok = (t.unflatten(0, (rows, ticks)) for t in (seen.scene, seen.text, seen.text_ok))
+        """Full: the context pass tick by tick; the carry after the window, and what each of its B*T ticks can attend to."""
+        parts = [t.unflatten(0, window.first.shape) for t in (seen.scene, seen.text, seen.text_ok)]
         kept = []
-        for t in range(ticks):
-            if self.tbptt is not None and t % self.tbptt == 0:
-                carry = carries.detach(carry)
-            carry = carries.where(window.first[:, t], fresh, carry)
-            now = Seen(scene[:, t], text[:, t], text_ok[:, t])
+        for t in range(window.ticks):
+            carry = self._before(carry, window, t)
+            now = Seen(*(part[:, t] for part in parts))
             carry, keys = self._context(carry, now, window.obs.tick[:, t], window.valid[:, t])
             kept.append(keys)
-        return carry, Keys(*(torch.stack(parts, 1).flatten(0, 1) for parts in zip(*kept, strict=True)))
+        return carry, Keys(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*kept, strict=True)))
+
+    def _insulated_chain(self, carry: Carry, context: Keys, window: Window) -> tuple[Carry, Tensor]:
+        """Insulated: memory alone runs tick by tick; the carry after the window, and memory's keys and values (B*T,...).
+
+        What memory attends to is there already for all ticks and is not copied from tick to tick.
+        """
+        kv_BTLXMD, ok_BTM = (part.unflatten(0, window.first.shape) for part in context)
+        kept = []
+        for t in range(window.ticks):
+            carry, now = self._before(carry, window, t), Keys(kv_BTLXMD[:, t], ok_BTM[:, t])
+            carry, made = self._remember(carry, now, window.obs.tick[:, t], window.valid[:, t])
+            kept.append(made)
+        return carry, torch.stack(kept, 1).flatten(0, 1)
+
+    def _before(self, carry: Carry, window: Window, t: int) -> Carry:
+        """What tick `t` of a window starts from: truncated every K ticks, forgotten where an episode starts."""
+        if self.tbptt is not None and t % self.tbptt == 0:
+            carry = carries.detach(carry)
+        return carries.where(window.first[:, t], self.init(window.first.shape[0]), carry)
 
     def _context(self, carry: Carry, seen: Seen, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Keys]:
         """The context pass of one tick: memory written where asked, and what action slots may attend to."""
-        backbone = self.trunk.backbone
-        slots_BMD = self._slots(carry, seen, tick_B)
-        if self.trunk.mask == "full":
-            hidden_BMD, *keys = backbone.think(seen.scene, seen.text, seen.text_ok, slots_BMD)
-            keys = Keys(*keys)
-        elif self.memory is None:
-            return carry, seen.keys()
-        else:
+        if self.trunk.mask == "insulated":
             keys = seen.keys()
-            hidden_BMD, kv = backbone.ask(slots_BMD, *keys)
-            keys = keys.join(kv)
-        return (carry if self.memory is None else self.memory.write(carry, hidden_BMD, tick_B, write_B)), keys
+            if self.memory is None:
+                return carry, keys
+            carry, made = self._remember(carry, keys, tick_B, write_B)
+            return carry, keys.join(made)
+        slots_BMD = self._slots(carry, seen.text, tick_B)
+        hidden_BMD, kv, ok = self.trunk.backbone.think(seen.scene, seen.text, seen.text_ok, slots_BMD)
+        if self.memory is not None:
+            carry = self.memory.write(carry, hidden_BMD, tick_B, write_B)
+        return carry, Keys(kv, ok)
 
-    def _slots(self, carry: Carry, seen: Seen, tick_B: Tensor) -> Tensor:
+    def _remember(self, carry: Carry, keys: Keys, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Tensor]:
+        """Insulated: the carry after memory has read the scene, and memory's own keys and values (B,L,2,M,D)."""
+        hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, keys.kv, tick_B), *keys)
+        return self.memory.write(carry, hidden_BMD, tick_B, write_B), made
+
+    def _slots(self, carry: Carry, like: Tensor, tick_B: Tensor) -> Tensor:
         """Memory tokens at their places (none without a memory)."""
-        nothing = seen.text.new_zeros(len(tick_B), 0, self.trunk.backbone.width)
+        nothing = like.new_zeros(len(tick_B), 0, self.trunk.backbone.width)
         if self.memory is None:
             return nothing
         return self.memory.read(carry, nothing, tick_B)[0] + self.place

@@ -45,6 +45,10 @@ class Keys(NamedTuple):
     kv: Float[Tensor, "B L 2 M D"]
     ok: Bool[Tensor, "B M"]
 
+    def rows(self, use_B: Tensor) -> "Keys":
+        """The rows of a mask; padding is left out of what comes next. All rows: these very tensors."""
+        return self if bool(use_B.all()) else Keys(self.kv[use_B], self.ok[use_B])
+
     def join(self, kv_BLXND: Tensor, ok_BN: Tensor | None = None) -> "Keys":
         """These and more; without a mask the new ones are all real."""
         if ok_BN is None:
@@ -127,10 +131,10 @@ class Head(nn.Module):
         return self.action.inverse(self.expert(self._hidden(backbone, keys)))
 
     def loss(self, backbone: Tiny, keys: Keys, window: Window) -> Tensor:
-        """Loss of all ticks of a window in one batch (`keys` has B*T rows); padding does not count."""
-        use_BTN = window.target_ok & window.valid.unsqueeze(-1)
-        target_BNA = self.action(window.target.flatten(0, 1))
-        return self.expert.loss(self._hidden(backbone, keys), target_BNA, use_BTN.flatten(0, 1))
+        """Loss of all valid ticks of a window in one batch; `keys` has a row for each of them. Padding does not count."""
+        use = window.valid.flatten()
+        target_BNA, ok_BN = window.target.flatten(0, 1)[use], window.target_ok.flatten(0, 1)[use]
+        return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN)
 
     def _hidden(self, backbone: Tiny, keys: Keys) -> Tensor:
         return backbone.ask(self.expert.slots.expand(keys.kv.shape[0], -1, -1), *keys)[0]

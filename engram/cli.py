@@ -1,0 +1,221 @@
+"""The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from engram.data.seeds import TEST
+from engram.policies.build import Design
+from engram.train import Settings
+
+console = Console()
+complain = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Record demonstrations of the scripted expert as a LeRobot v3 data set (parquet + mp4)."""
+
+    task: tyro.conf.Positional[str]
+    """Environment, e.g. recall-color-3 or recall-color-5-visible."""
+    out: Path
+    """Folder to make; killed in the middle, the same command goes on."""
+    episodes: int = 250
+    """Successful episodes to keep; failures are dropped and counted."""
+    seed: int = 0
+    """0 to 9; each has environment seeds of its own, disjoint from those of evaluation."""
+    noise: float = 0.3
+    """How far the executed actions stray from the expert's, so that recovery is seen."""
+    workers: int = 2
+    """Processes; the data set does not depend on it."""
+    knobs: tuple[str, ...] = ()
+    """Settings of the environment, NAME=VALUE each, e.g. delay_ticks=[0,20] colors=5."""
+
+    def run(self) -> None:
+        from engram.demos import collect
+
+        made = collect(self.task, self.episodes, self.out, self.seed, self.noise, self.workers, **_knobs(self.knobs))
+        console.print(f"{self.out}: {made.kept} episodes, {made.frames} frames; {made.dropped} failures dropped")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy on demonstrations; killed in the middle, the same command goes on to the same weights."""
+
+    data: tuple[Path, ...]
+    """Data set folders (LeRobot v3); several are mixed."""
+    out: Path
+    """Folder of the run: OUT/checkpoint is the policy, OUT/metrics.jsonl its learning curve."""
+    design: Design = field(default_factory=Design)
+    settings: Settings = field(default_factory=Settings)
+    preset: Literal["engram", "paper"] = "engram"
+    """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks)."""
+
+    def run(self) -> None:
+        from engram.data.lerobot import Dataset
+        from engram.train import fit, published
+
+        design, settings = self.design, self.settings
+        if self.preset == "paper":
+            design, settings = published(design, settings)
+        summary = fit(Dataset(*self.data), design, settings, self.out)
+        console.print(f"{self.out}/checkpoint: {json.dumps(summary)}")
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate a checkpoint on unseen episodes, with or without an intervention on its memory."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Folder made by `engram train` (RUN/checkpoint)."""
+    task: str
+    """Environment."""
+    out: Path | None = None
+    """Episodes as JSON lines; default: beside the checkpoint. Finished episodes are not played again."""
+    seeds: int = TEST
+    """First environment seed (3000000: test, 2000000: validation)."""
+    episodes: int = 100
+    """Number of episodes, seeds counted up from the first."""
+    intervention: Literal["none", "zero", "noise", "freeze", "reset", "swap"] = "none"
+    """What is done to memory; swap first plays the episodes untouched to collect the donors' memories."""
+    at: int | None = None
+    """Tick of the intervention; default: when the choice begins."""
+    replan: int | None = None
+    """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
+    lanes: int = 16
+    """Episodes played side by side."""
+    workers: int = 2
+    """Simulator processes."""
+    videos: int = 0
+    """Film the first so many episodes."""
+    knobs: tuple[str, ...] = ()
+    """Settings of the environment, NAME=VALUE each, e.g. delay_ticks=100."""
+
+    def run(self) -> None:
+        from engram.rollout.checkpoint import evaluate_checkpoint
+
+        summary = evaluate_checkpoint(
+            self.checkpoint, self.task, range(self.seeds, self.seeds + self.episodes), self.out,
+            intervention=self.intervention, at=self.at, replan=self.replan, lanes=self.lanes, workers=self.workers,
+            videos=self.videos, knobs=_knobs(self.knobs),
+        )  # fmt: skip
+        console.print_json(json.dumps(summary))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write RUN/report.html: one self-contained page with plots, videos and provenance."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder with summary.json, as `engram quickstart` makes it."""
+    out: Path | None = None
+    """Where to write; default RUN/report.html."""
+
+    def run(self) -> None:
+        from engram.report import write
+
+        console.print(str(write(self.run_folder, self.out)))
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """The main job: demonstrations, a memoryless and a memory policy on equal budgets, evaluation, one report."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder of the run; killed in the middle, the same command goes on."""
+    updates: int | None = None
+    """Optimizer steps of each policy; default: what the result in the README was made with."""
+    demos: int | None = None
+    """Demonstrations of each of the two tasks; default likewise."""
+    episodes: int = 200
+    """Test episodes per figure."""
+
+    def run(self) -> None:
+        from engram.quickstart import quickstart
+
+        quickstart(self.out, self.updates, self.demos, self.episodes)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Run a study (several policies, several training seeds, one table); resumable run by run."""
+
+    recipe: tyro.conf.Positional[Path]
+    """A recipe with a STUDY, e.g. recipes/k_sweep.py."""
+    out: Path | None = None
+    """Folder of the runs; default runs/NAME."""
+
+    def run(self) -> None:
+        from engram.study import run_recipe
+
+        run_recipe(self.recipe, self.out)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time one row of the performance score card (or all), side by side with a plain reference, equality first."""
+
+    row: tyro.conf.Positional[str] = "all"
+    """P4, P7, P12, ...; "all" prints the score card."""
+    json: bool = False
+    """Print the result as the last line, in JSON."""
+    against: str | None = None
+    """P7: another baseline (kv-all)."""
+
+    def run(self) -> None:
+        from engram.bench import run
+
+        options = {} if self.against is None else {"against": self.against}
+        run(self.row, self.json, **options)
+
+
+Command = Annotated[
+    Annotated[Demos, tyro.conf.subcommand("demos")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[Study, tyro.conf.subcommand("study")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")],
+    tyro.conf.OmitSubcommandPrefixes,
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `engram`. Exit codes: 0 done, 1 a result that disagrees with itself, 2 wrong input, 130 stopped."""
+    command = tyro.cli(Command, args=arguments, prog="engram", description="A memory for robot policies.")
+    try:
+        command.run()
+    except (ValueError, OSError, ImportError) as error:
+        complain.print(f"engram: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)
+    except RuntimeError as error:
+        complain.print(f"engram: {type(error).__name__}: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain.print("engram: stopped; the same command goes on from here")
+        sys.exit(130)
+
+
+def _knobs(pairs: tuple[str, ...]) -> dict:
+    """NAME=VALUE pairs; values in JSON (3, [0,20], true), anything else is text."""
+    knobs = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"knobs: expected NAME=VALUE, found {pair}; e.g. delay_ticks=[0,20]")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        knobs[name] = tuple(value) if isinstance(value, list) else value
+    return knobs
+
+
+if __name__ == "__main__":
+    main()

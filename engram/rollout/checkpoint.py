@@ -1,0 +1,63 @@
+"""Evaluate what `engram train` made: load, play, and for a swap first play the episodes whose memories are given away."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from engram.policies import checkpoint
+from engram.rollout import interventions
+from engram.rollout.evaluate import evaluate
+from engram.rollout.interventions import Intervention
+from engram.rollout.records import donors
+
+SIMPLE = {
+    "zero": interventions.zero,
+    "noise": interventions.noise,
+    "freeze": interventions.freeze,
+    "reset": interventions.reset,
+}
+
+
+def evaluate_checkpoint(
+    folder: Path,
+    task: str,
+    seeds: Iterable[int],
+    out: Path | None = None,
+    *,
+    intervention: str = "none",
+    at: int | None = None,
+    replan: int | None = None,
+    lanes: int = 16,
+    workers: int = 2,
+    videos: int = 0,
+    knobs: Mapping[str, object] | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """The summary of `engram.rollout.evaluate` for the policy in `folder`.
+
+    `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
+    checkpoint named after task and intervention. Raises ValueError for a wrong checkpoint, task, knob or name.
+    """
+    policy, _ = checkpoint.load(folder)
+    if replan is not None:
+        if not 1 <= replan <= policy.chunk:
+            raise ValueError(f"replan: expected 1 to {policy.chunk} ticks (the chunk), found {replan}")
+        policy.replan = replan
+    name = name or folder.resolve().parent.name
+    knobs, seeds = dict(knobs or {}), list(seeds)
+    marks = "".join(f"-{key}={value}" for key, value in sorted(knobs.items())).replace(" ", "")
+    out = out or folder.parent / "eval" / f"{task}-{name}-{intervention}{marks}.jsonl"
+    common = {"policy_name": name, "knobs": knobs, "lanes": lanes, "workers": workers, "progress": progress}
+    if intervention != "swap":
+        change = None if intervention == "none" else _simple(intervention, at)
+        return evaluate(policy, task, seeds, out, intervention=change, video_first=videos, **common)
+    untouched = out.with_name(out.stem + "-donors.jsonl")
+    evaluate(policy, task, seeds, untouched, keep_onset=True, **common)
+    change = interventions.swap(donors(untouched), at)
+    return evaluate(policy, task, seeds, out, intervention=change, video_first=videos, **common)
+
+
+def _simple(name: str, at: int | None) -> Intervention:
+    if name not in SIMPLE:
+        raise ValueError(f"intervention: expected none, {', '.join(SIMPLE)} or swap, found {name!r}")
+    return SIMPLE[name](at)
