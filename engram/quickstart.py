@@ -9,6 +9,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,10 +17,12 @@ from rich.console import Console
 from engram.data.lerobot import Dataset
 from engram.data.seeds import TEST
 from engram.demos import collect
-from engram.envs.tabletop import audit
+from engram.envs.tabletop import audit, make
+from engram.policies import checkpoint
 from engram.policies.build import Design
 from engram.report import figure, provenance, write
 from engram.rollout.checkpoint import evaluate_checkpoint
+from engram.rollout.overlay import film_attention
 from engram.rollout.records import read
 from engram.stats import mcnemar
 from engram.train import Settings, fit
@@ -50,6 +53,7 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
     began, out = time.perf_counter(), Path(out)
     data = make_demos(plan, out)
     trained = {name: learn(name, design, data, plan, out) for name, design in plan.designs.items()}
+    film_looks(plan, out)
     summary = measure(plan, out) | {
         "train_seconds": round(sum(run["train_seconds"] for run in trained.values()), 1),
         "frames_per_second_train": round(trained["mu_vla"]["frames_per_second"], 1),
@@ -128,6 +132,14 @@ def compare(plan: Plan, out: Path) -> dict:
     theirs, ours = (read(eval_file(out, plan.task, name, "none", {})) for name in ("memoryless", "mu_vla"))
     p_value = mcnemar([line["success"] for line in ours], [line["success"] for line in theirs])
     return {"a": "mu_vla", "b": "memoryless", "p_value": p_value, "episodes": len(ours)}
+
+
+def film_looks(plan: Plan, out: Path) -> None:
+    """Where muVLA's memory tokens and action slots look, in the first test episode."""
+    film = out / "videos" / f"attention-mu_vla-{TEST}.mp4"
+    if not film.exists():
+        policy, _ = checkpoint.load(out / "mu_vla" / "checkpoint")
+        film_attention(policy, partial(make, plan.task), TEST, film)
 
 
 def spent(out: Path, seconds: float) -> float:

@@ -7,7 +7,6 @@ Legend: B rows, T ticks, C cameras, H W pixels, L layers, K kinds of slots (memo
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +31,9 @@ from engram.rollout.video import write
 from engram.types import Chunk, Observation, Window
 
 SIDE, BAR, TITLE, DPI = 256, 14, 18, 100  # pixels: one picture, the bar of phases, the titles under it
-PHASES = {"cue": "#d9a21b", "delay": "#6b7480", "choice": "#2a9d6f"}
-DIM, OPAQUE = 0.35, 0.75  # light of what is still to come; how much the strongest heat hides
+PHASES = {"cue": "#d9a21b", "delay": "#8a93a0", "choice": "#2a9d6f"}
+TITLES = ("memory tokens look at", "action slots look at")
+DIM, OPAQUE = 0.35, 0.6  # light of what is still to come; how much the strongest heat hides
 
 
 def film_attention(policy: Policy, make: Callable[[], gymnasium.Env], seed: int, out: Path) -> Record:
@@ -87,27 +87,24 @@ def _panels(images_CHWX: Tensor, heat_KCHW: Tensor) -> np.ndarray:
     smooth_KCHW = F.interpolate(heat_KCHW, (SIDE, SIDE), mode="bilinear").clamp(0, 1).numpy()
     colour = 255 * colormaps["inferno"](smooth_KCHW)[..., :3]
     mixed = pixels_CXHW.permute(0, 2, 3, 1).numpy()[None]
-    mixed = mixed + OPAQUE * smooth_KCHW[..., None] * (colour - mixed)
+    mixed = mixed + OPAQUE * np.sqrt(smooth_KCHW)[..., None] * (colour - mixed)  # the root: weak heat shows, too
     return np.concatenate([np.concatenate(list(kind)) for kind in mixed], 1).astype(np.uint8)
 
 
 def _head(phases: Sequence[str], width: int) -> np.ndarray:
-    """The bar of phases, each as long as it lasted, and the titles of the columns: uint8 (BAR + TITLE, width, 3)."""
-    height = BAR + TITLE
+    """A bar with a stretch per tick in its phase's colour, then titles and a legend: uint8 (BAR + TITLE, width, 3)."""
+    height, tick = BAR + TITLE, width / len(phases)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, len(phases)), ylim=(0, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))  # in pixels
     axes.axis("off")
-    text: dict[str, Any] = {"color": "white", "fontsize": 7.5, "ha": "center", "va": "center_baseline"}
-    begin = 0
-    for name, run in groupby(phases):
-        ticks = len(list(run))
-        axes.broken_barh([(begin, ticks)], (TITLE, BAR), color=PHASES[name])
-        axes.text(begin + ticks / 2, TITLE + BAR / 2, name, clip_on=True, **text)
-        begin += ticks
-    titles = ("memory tokens look at", "action slots look at")[-(width // SIDE) :]
-    for column, title in enumerate(titles):
-        axes.text((column + 0.5) * len(phases) / len(titles), TITLE / 2, title, **text)
+    for t, phase in enumerate(phases):
+        axes.broken_barh([(t * tick, tick)], (TITLE, BAR), color=PHASES[phase], linewidth=0)
+    text: dict[str, Any] = {"fontsize": 7.5, "va": "center_baseline"}
+    for column, title in enumerate(TITLES[-(width // SIDE) :]):
+        axes.text(column * SIDE + 4, TITLE / 2, title, color="white", **text)
+    for place, (phase, colour) in enumerate(PHASES.items()):
+        axes.text(width - 4 - 36 * (len(PHASES) - 1 - place), TITLE / 2, phase, color=colour, ha="right", **text)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
