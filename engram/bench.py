@@ -137,7 +137,7 @@ def load(row: str) -> ModuleType:
     known = rows()
     if row.upper() not in known:
         there = f"one of {', '.join(known)}" if known else "a clone of the repository, where benchmarks/ is"
-        raise ValueError(f"benchmark row: expected {there}, found {row!r}")
+        raise ValueError(f"benchmark row: expected {there}, found {row!r}; choose a row, or all")
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return import_module(f"benchmarks.{row.lower()}")

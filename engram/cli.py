@@ -1,10 +1,14 @@
 """The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2."""
 
+import errno
+import inspect
 import json
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -13,8 +17,22 @@ from engram.data.seeds import TEST
 from engram.policies.build import Design
 from engram.train import Settings
 
-console = Console()
-complain = Console(stderr=True)
+DO = {errno.ENOSPC: "make room and run the same command again, nothing that was finished is lost"}
+EXTRAS = {"mujoco": "tabletop"}  # packages that may be absent, and the extra of engram-vla that brings them
+
+
+def _later(kind: type) -> Callable[..., Callable]:
+    """A stand-in for the dataclass `kind` that takes the same options and makes it when called.
+
+    What `kind` refuses is then one sentence of `main`, like every other wrong input, and not a box of the parser.
+    """
+
+    def collect(**values: Any) -> partial:
+        return partial(kind, **values)
+
+    collect.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+    collect.__annotations__ = get_type_hints(kind)
+    return collect
 
 
 @dataclass(frozen=True)
@@ -37,10 +55,11 @@ class Demos:
     """Settings of the environment, NAME=VALUE each, e.g. delay_ticks=[0,20] colors=5."""
 
     def run(self) -> None:
+        """Play and record."""
         from engram.demos import collect
 
         made = collect(self.task, self.episodes, self.out, self.seed, self.noise, self.workers, **_knobs(self.knobs))
-        console.print(f"{self.out}: {made.kept} episodes, {made.frames} frames; {made.dropped} failures dropped")
+        _say(f"{self.out}: {made.kept} episodes, {made.frames} frames; {made.dropped} failures dropped")
 
 
 @dataclass(frozen=True)
@@ -51,20 +70,21 @@ class Train:
     """Data set folders (LeRobot v3); several are mixed."""
     out: Path
     """Folder of the run: OUT/checkpoint is the policy, OUT/metrics.jsonl its learning curve."""
-    design: Design = field(default_factory=Design)
-    settings: Settings = field(default_factory=Settings)
+    design: Annotated[Callable[[], Design], tyro.conf.arg(constructor=_later(Design))]
+    settings: Annotated[Callable[[], Settings], tyro.conf.arg(constructor=_later(Settings))]
     preset: Literal["engram", "paper"] = "engram"
     """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks)."""
 
     def run(self) -> None:
+        """Read the data, train, print the summary."""
         from engram.data.lerobot import Dataset
         from engram.train import fit, published
 
-        design, settings = self.design, self.settings
+        design, settings = self.design(), self.settings()
         if self.preset == "paper":
             design, settings = published(design, settings)
         summary = fit(Dataset(*self.data), design, settings, self.out)
-        console.print(f"{self.out}/checkpoint: {json.dumps(summary)}")
+        _say(f"{self.out}/checkpoint: {json.dumps(summary)}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,7 @@ class Eval:
     """Settings of the environment, NAME=VALUE each, e.g. delay_ticks=100."""
 
     def run(self) -> None:
+        """Play the episodes, print the summary."""
         from engram.rollout.checkpoint import evaluate_checkpoint
 
         summary = evaluate_checkpoint(
@@ -104,7 +125,7 @@ class Eval:
             intervention=self.intervention, at=self.at, replan=self.replan, lanes=self.lanes, workers=self.workers,
             videos=self.videos, knobs=_knobs(self.knobs),
         )  # fmt: skip
-        console.print_json(json.dumps(summary))
+        Console().print_json(json.dumps(summary))
 
 
 @dataclass(frozen=True)
@@ -117,9 +138,10 @@ class Report:
     """Where to write; default RUN/report.html."""
 
     def run(self) -> None:
+        """Write the page, print its path."""
         from engram.report import write
 
-        console.print(str(write(self.run_folder, self.out)))
+        _say(str(write(self.run_folder, self.out)))
 
 
 @dataclass(frozen=True)
@@ -136,6 +158,7 @@ class Quickstart:
     """Test episodes per figure."""
 
     def run(self) -> None:
+        """Do all of it."""
         from engram.quickstart import quickstart
 
         quickstart(self.out, self.updates, self.demos, self.episodes)
@@ -151,6 +174,7 @@ class Study:
     """Folder of the runs; default runs/NAME."""
 
     def run(self) -> None:
+        """Train and test what is missing."""
         from engram.study import run_recipe
 
         run_recipe(self.recipe, self.out)
@@ -168,10 +192,12 @@ class Bench:
     """P7: another baseline (kv-all)."""
 
     def run(self) -> None:
+        """Measure and print."""
         from engram.bench import run
 
         options = {} if self.against is None else {"against": self.against}
-        run(self.row, self.json, **options)
+        if missed := run(self.row, self.json, **options):
+            sys.exit(missed)
 
 
 Command = Annotated[
@@ -187,19 +213,41 @@ Command = Annotated[
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `engram`. Exit codes: 0 done, 1 a result that disagrees with itself, 2 wrong input, 130 stopped."""
+    """Entry point of `engram`.
+
+    Exit codes: 0 done, 1 a result that disagrees with itself or a bar that was missed, 2 wrong input, 130 stopped.
+    """
     command = tyro.cli(Command, args=arguments, prog="engram", description="A memory for robot policies.")
     try:
         command.run()
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise  # not an option of ours: a defect, to be seen whole
+        do = f"pip install 'engram-vla[{EXTRAS[error.name]}]'"
+        _end(2, f"{error.name}: expected this package to be installed, found it missing; {do}")
     except (ValueError, OSError, ImportError) as error:
-        complain.print(f"engram: {error}", style="red", highlight=False, markup=False)
-        sys.exit(2)
+        _end(2, _sentence(error))
     except RuntimeError as error:
-        complain.print(f"engram: {type(error).__name__}: {error}", style="red", highlight=False, markup=False)
-        sys.exit(1)
+        _end(1, f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        complain.print("engram: stopped; the same command goes on from here")
-        sys.exit(130)
+        _end(130, "stopped; the same command goes on from here")
+
+
+def _sentence(error: Exception) -> str:
+    """What was expected, what was found and what to do; errors of the system say only the second."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    do = DO.get(error.errno or 0, "see that the path exists and may be written")
+    return f"{error.filename or 'a file'}: expected to read or write it, found: {error.strerror}; {do}"
+
+
+def _say(text: str) -> None:
+    Console().print(text, soft_wrap=True)
+
+
+def _end(code: int, text: str) -> None:
+    Console(stderr=True).print(f"engram: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
 
 
 def _knobs(pairs: tuple[str, ...]) -> dict:

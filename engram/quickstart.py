@@ -14,13 +14,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from engram import provenance
 from engram.data.lerobot import Dataset
 from engram.data.seeds import TEST
 from engram.demos import collect
 from engram.envs.tabletop import audit, make
 from engram.policies import checkpoint
 from engram.policies.build import Design
-from engram.report import figure, provenance, write
+from engram.report import figure, write
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
 from engram.rollout.records import read

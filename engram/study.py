@@ -60,10 +60,11 @@ class Study:
 def run_recipe(recipe: Path, out: Path | None = None) -> Path:
     """Run the STUDY of a recipe; returns the table's JSON file. Raises ValueError if the recipe has none."""
     if not recipe.is_file():
-        raise ValueError(f"{recipe}: expected a recipe (a Python file with a STUDY), found no file")
+        raise ValueError(f"{recipe}: expected a recipe (a Python file with a STUDY), found no file; see recipes/")
     study = runpy.run_path(str(recipe)).get("STUDY")
     if not isinstance(study, Study):
-        raise ValueError(f"{recipe}: expected a STUDY of type engram.study.Study, found {type(study).__name__}")
+        found = "none" if study is None else type(study).__name__
+        raise ValueError(f"{recipe}: expected a STUDY of type engram.study.Study, found {found}; see recipes/")
     return run(study, out or Path("runs") / study.name, recipe)
 
 

@@ -7,12 +7,13 @@ window to window, detached, so a slot's memory continues where it was.
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engram import carry as carries
+from engram import provenance
 from engram.backbones import tiny
 from engram.carry import Carry
 from engram.data.features import FeatureStore
@@ -40,7 +42,10 @@ from engram.data.windows import Windows, load
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.policies.build import Design, build
-from engram.types import Window
+from engram.types import Spec, Window
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
@@ -59,6 +64,7 @@ class Settings:
     clip      gradient norm bound (the share of clipped steps is logged)
     save      updates between two checkpoints; log: between two lines of metrics
     workers   loader processes (batches do not depend on it)
+    tensorboard   show metrics in OUT/tensorboard too, if TensorBoard is installed
     """
 
     updates: int = 1000
@@ -74,10 +80,18 @@ class Settings:
     save: int = 200
     log: int = 20
     workers: int = 0
+    tensorboard: bool = True
 
     def __post_init__(self):
-        if self.updates < 1:
-            raise ValueError(f"updates: expected at least 1, found {self.updates}")
+        for name in ("updates", "slots", "save", "log"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}; choose a positive number")
+        if self.ticks != "episode" and self.ticks < 1:
+            raise ValueError(f"ticks: expected at least 1, or 'episode', found {self.ticks}; choose one of these")
+
+    def identity(self) -> dict:
+        """What decides the weights: all but how the work is done and shown."""
+        return {name: value for name, value in asdict(self).items() if name != "tensorboard"} | {"workers": 0}
 
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
@@ -94,8 +108,10 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Policy:
     backbone = None
     if settings.start == "pretrained":
         if design.size != "s":
-            raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; or use --settings.start scratch")
+            do = "use it, or --settings.start scratch"
+            raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; {do}")
         backbone = tiny.pretrained()
+        _require_as_pretrained(backbone, data.spec)
     policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
     if backbone is None:
         proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)
@@ -105,12 +121,23 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Policy:
     return policy
 
 
+def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
+    """ValueError unless the data set has as many cameras and as much proprioception as the shipped weights know."""
+    expected = (backbone.place.shape[0] // tiny.IMAGE_TOKENS, len(backbone.proprio_mean))
+    if expected != (len(spec.cameras), spec.proprio_dim):
+        raise ValueError(
+            "pretrained weights: expected {} cameras and {} numbers of proprioception, ".format(*expected)
+            + f"found {len(spec.cameras)} ({', '.join(spec.cameras)}) and {spec.proprio_dim}; "
+            "use another data set, or --settings.start scratch --design.trained all"
+        )
+
+
 def make_windows(data: Dataset, policy: Policy, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for, with features computed once where the policy's trunk is frozen."""
     lengths = np.array([episode.length for episode in data.episodes])
     if settings.loader == "shuffled":
         if policy.init(1):
-            raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled' (independent frames)")
+            raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled'; use 'episodic'")
         ticks = 1 if settings.ticks == "episode" else settings.ticks
         schedule = Shuffled(lengths, settings.slots, ticks, settings.seed)
     else:
@@ -128,15 +155,19 @@ def train(
 ) -> dict:
     """Train `policy` on `windows` until `settings.updates`; resumes from `out` if it holds a run of the same settings.
 
-    `about` says what the windows are made of and must be the same for a resume. Writes out/metrics.jsonl and
-    out/checkpoint (the policy, plus training.* for resume). Returns a summary with the frames seen and the seconds
-    spent. Raises ValueError if `out` holds a run of other settings.
+    `about` says what the windows are made of and must be the same for a resume. Writes out/config.json (what was
+    asked for, by which code, in how many sittings), out/metrics.jsonl and out/checkpoint (the policy, plus training.*
+    for resume). Returns a summary with the frames seen and the seconds spent. Raises ValueError if `out` holds a run
+    of other settings, and when a gradient is not finite (the last checkpoint stays as it is).
     """
     out.mkdir(parents=True, exist_ok=True)
     run = Run.resume(policy, design, settings, out, about)
+    if run.step == settings.updates:
+        return run.summary()
+    run.record_sitting()
     policy.train()
     batches = load(windows, run.step, settings.updates, settings.workers)
-    with _progress(quiet, out.name) as (bar, task):
+    with _progress(quiet, out.name) as (bar, task), _board(settings, out, run.step) as run.board:
         bar.update(task, completed=run.step, total=settings.updates)
         for window in _timed(batches, run):
             bar.update(task, completed=run.step + 1, note=f"loss {run.update(window):.4f}")
@@ -150,7 +181,7 @@ class Run:
 
     def __init__(self, policy: Policy, design: Design, settings: Settings, out: Path, about: dict):
         self.policy, self.design, self.settings, self.out = policy, design, settings, out
-        self.identity = {"settings": {**asdict(settings), "workers": 0}, "design": asdict(design), "data": about}
+        self.identity = {"settings": settings.identity(), "design": asdict(design), "data": about}
         self.names = [name for name, p in policy.named_parameters() if p.requires_grad]
         parameters = dict(policy.named_parameters())
         decay = [parameters[n] for n in self.names if parameters[n].ndim > 1 and "initial" not in n]
@@ -158,6 +189,7 @@ class Run:
         groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95))
         self.carry: Carry | None = None
+        self.board: SummaryWriter | None = None
         self.step = self.frames = self.clipped = 0
         self.seconds = 0.0
 
@@ -167,18 +199,30 @@ class Run:
         run = cls(policy, design, settings, out, about)
         folder = out / "checkpoint"
         checkpoint.recover(folder)
-        if not (folder / "training.json").is_file():
+        if not folder.exists():
             (out / "metrics.jsonl").write_text("")
             return run
-        state = json.loads((folder / "training.json").read_text())
+        state, weights, tensors = _read_training(folder)
         if state["identity"] != json.loads(json.dumps(run.identity)):
-            raise ValueError(f"{out}: holds a run with other settings, design or data; choose another folder or delete it")
-        policy.load_state_dict(load_file(folder / "model.safetensors"))
-        run._restore(load_file(folder / "training.safetensors"), state)
+            found = "holds a run with other settings, design or data"
+            raise ValueError(f"{out}: expected a new folder or this run, {found}; choose another or delete it")
+        policy.load_state_dict(weights)
+        run._restore(tensors, state)
         lines = (out / "metrics.jsonl").read_text().splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.step]
         (out / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
         return run
+
+    def record_sitting(self) -> None:
+        """Write out/config.json: everything that was asked for, and by which code this sitting goes on."""
+        path = self.out / "config.json"
+        before = json.loads(path.read_text())["sittings"] if self.step and path.exists() else []
+        code = {"commit": provenance.commit(), "versions": provenance.versions()}
+        config = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
+        config["sittings"] = [*before, {"from_update": self.step, **code}]
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(config, indent=1) + "\n")
+        os.replace(new, path)
 
     def update(self, window: Window) -> float:
         """One optimizer step on one window; returns the loss (read from the device only when it is logged)."""
@@ -189,6 +233,9 @@ class Run:
         loss, carry, metrics = self.policy.loss(carry, window)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.settings.clip)
+        if not norm.isfinite():
+            do = "lower --settings.lr, or look for what is odd in the data"
+            raise ValueError(f"update {self.step + 1}: expected finite gradients, found a norm of {float(norm)}; {do}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.carry = carries.detach(carries.lasting(carry))
@@ -226,6 +273,9 @@ class Run:
         line |= {name: float(value) for name, value in metrics.items()}
         with (self.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in line.items():
+                self.board.add_scalar(name, value, self.step)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Optimizer state by parameter name, and the carry."""
@@ -254,6 +304,32 @@ def _timed(batches: Iterator[Window], run: Run) -> Iterator[Window]:
         yield window
         now = time.perf_counter()
         run.seconds, start = run.seconds + now - start, now
+
+
+def _read_training(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
+    """Counters and identity, weights, and tensors of the optimizer and the carry. ValueError if there are none."""
+    path = folder / "training.json"
+    if not path.is_file():
+        do = "choose another folder or delete it"
+        raise ValueError(f"{folder}: expected a run to go on with, found something else (no training.json); {do}")
+    try:
+        state = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, found {error}; the run is damaged, choose another folder") from error
+    return state, *(checkpoint.read_tensors(folder / f"{name}.safetensors") for name in ("model", "training"))
+
+
+def _board(settings: Settings, out: Path, step: int) -> AbstractContextManager["SummaryWriter | None"]:
+    """TensorBoard's writer, which hides what a killed sitting wrote after `step`; None where it is not installed."""
+    if not settings.tensorboard:
+        return nullcontext()
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        note = "TensorBoard is not installed (pip install 'engram-vla[track]'): metrics are in metrics.jsonl alone"
+        Console(stderr=True).print(note, soft_wrap=True)
+        return nullcontext()
+    return closing(SummaryWriter(str(out / "tensorboard"), purge_step=step + 1))
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from engram import carry
 
 ROOT = Path(engram.__file__).parent
 SOURCES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
+# Borders to another process, which must hand over whatever failed there: the one place where a broad except is right.
+BORDERS = {"envs/vector.py"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -49,7 +51,7 @@ def test_file(name):
     text = SOURCES[name]
     tree = ast.parse(text)
     assert text.count("\n") < 400, f"{name}: a file holds one idea"
-    assert list(guesses(tree)) == [], f"{name}: hasattr, getattr with a default or a broad except"
+    assert bool(list(guesses(tree))) == (name in BORDERS), f"{name}: hasattr, getattr with a default or a broad except"
     assert list(undocumented(tree)) == [], f"{name}: public names without a docstring"
     assert ast.get_docstring(tree), f"{name}: say in one line what this file is"
 

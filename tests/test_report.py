@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engram import report
-from engram.report import page, plots, provenance, video, words
+from engram import provenance, report
+from engram.report import page, plots, video, words
 from engram.report.run import read
 
 POLICIES = {"memoryless": 0.345, "mu_vla": 0.965}

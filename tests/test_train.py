@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_what_was_saved(data, tmp_path, monkeypatch):
 def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
     run(data, tmp_path)
     before = weights(tmp_path)
-    with pytest.raises(ValueError, match="holds a run with other settings, design or data; choose another folder"):
+    with pytest.raises(ValueError, match="holds a run with other settings, design or data; choose another"):
         run(data, tmp_path, settings=replace(SETTINGS, **other))
     assert weights(tmp_path) == before
     assert len(metrics(tmp_path)) == 12

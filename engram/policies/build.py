@@ -34,7 +34,7 @@ class Design:
 
     memory: Literal["recurrent", "first-frame", "last-frames"] = "recurrent"
     m: int = 4
-    rule: str | float = "gated"
+    rule: float | str = "gated"
     initial_std: float = 1.0
     tbptt: int | None = None
     frames: int = 4
@@ -51,7 +51,9 @@ class Design:
             if known and isinstance(known[0], str) and found not in known:
                 raise ValueError(f"{field.name}: expected one of {', '.join(known)}, found {found!r}")
         if self.m < 0:
-            raise ValueError(f"m: expected 0 or more memory tokens, found {self.m}")
+            raise ValueError(f"m: expected 0 or more memory tokens, found {self.m}; 0 is the memoryless policy")
+        if self.tbptt is not None and self.tbptt < 1:
+            raise ValueError(f"K (tbptt): expected at least 1 tick, or none for the whole window, found {self.tbptt}")
         if self.frames < 2:
             raise ValueError(f"frames: expected at least 2, the present one included, found {self.frames}")
 

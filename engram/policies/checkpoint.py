@@ -38,7 +38,7 @@ def load(folder: Path | str) -> tuple[Policy, Design]:
     config = _config(folder)
     design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
     policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
-    _fill(policy, _tensors(folder / "model.safetensors"), folder)
+    _fill(policy, read_tensors(folder / "model.safetensors"), folder)
     return policy.eval(), design
 
 
@@ -60,6 +60,9 @@ class staged:
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
             shutil.rmtree(self.new, ignore_errors=True)
+            if isinstance(error, (OSError, SafetensorError)):
+                kept = "the checkpoint that was there is as it was: make room and run the same command again"
+                raise OSError(f"{self.folder}: expected to write a checkpoint, found: {error}; {kept}") from error
             return
         old = _old(self.folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -101,7 +104,8 @@ def _fields(kind: type, values: dict, folder: Path):
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, by name. ValueError if it is missing, cut short or something else."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

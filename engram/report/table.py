@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engram.report import provenance
+from engram import provenance
 
 Row = dict[str, Any]
 

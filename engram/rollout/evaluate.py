@@ -59,10 +59,11 @@ def evaluate(
     names = {"policy": policy_name, "task": task, "intervention": None if intervention is None else intervention.label}
     proof = {"policy_sha256": fingerprint(policy), "knobs": knobs, "replan": policy.replan}
     make_one = partial(make, task, **knobs)
+    if not out.exists():
+        _require_fit(policy, make_one, task)  # first of all, so that a mistake leaves no file behind
     done = resume(out, names | proof | {"keep_onset": keep_onset})
     todo = [seed for seed in seeds if seed not in done]
     if todo:
-        _require_fit(policy, make_one, task)
         keep = partial(save_onset, out) if keep_onset else None
         lanes = min(lanes, len(todo))
         with VectorEnv(make_one, lanes, workers) as envs:
