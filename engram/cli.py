@@ -1,38 +1,28 @@
 """The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2."""
 
 import errno
-import inspect
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from engram.data.seeds import TEST
-from engram.policies.build import Design
-from engram.train import Settings
+from engram.policies.design import Design
+from engram.settings import Settings
 
 DO = {errno.ENOSPC: "make room and run the same command again, nothing that was finished is lost"}
-EXTRAS = {"mujoco": "tabletop"}  # packages that may be absent, and the extra of engram-vla that brings them
 
 
-def _later(kind: type) -> Callable[..., Callable]:
-    """A stand-in for the dataclass `kind` that takes the same options and makes it when called.
+def _unchecked(kind: type) -> type:
+    """A dataclass with the fields of `kind` and none of its checks.
 
-    What `kind` refuses is then one sentence of `main`, like every other wrong input, and not a box of the parser.
+    The parser makes this one; `kind` itself is made where what it refuses becomes one sentence, like all wrong input.
     """
-
-    def collect(**values: Any) -> partial:
-        return partial(kind, **values)
-
-    collect.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
-    collect.__annotations__ = get_type_hints(kind)
-    return collect
+    return make_dataclass(kind.__name__, [(f.name, f.type, field(default=f.default)) for f in fields(kind)])
 
 
 @dataclass(frozen=True)
@@ -70,8 +60,8 @@ class Train:
     """Data set folders (LeRobot v3); several are mixed."""
     out: Path
     """Folder of the run: OUT/checkpoint is the policy, OUT/metrics.jsonl its learning curve."""
-    design: Annotated[Callable[[], Design], tyro.conf.arg(constructor=_later(Design))]
-    settings: Annotated[Callable[[], Settings], tyro.conf.arg(constructor=_later(Settings))]
+    design: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Design))]
+    settings: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Settings))]
     preset: Literal["engram", "paper"] = "engram"
     """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks)."""
 
@@ -80,7 +70,7 @@ class Train:
         from engram.data.lerobot import Dataset
         from engram.train import fit, published
 
-        design, settings = self.design(), self.settings()
+        design, settings = Design(**vars(self.design)), Settings(**vars(self.settings))
         if self.preset == "paper":
             design, settings = published(design, settings)
         summary = fit(Dataset(*self.data), design, settings, self.out)
@@ -220,11 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
     command = tyro.cli(Command, args=arguments, prog="engram", description="A memory for robot policies.")
     try:
         command.run()
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise  # not an option of ours: a defect, to be seen whole
-        do = f"pip install 'engram-vla[{EXTRAS[error.name]}]'"
-        _end(2, f"{error.name}: expected this package to be installed, found it missing; {do}")
+    except ModuleNotFoundError:
+        raise  # a defect, to be seen whole: optional packages that are missing are named by who needs them
     except (ValueError, OSError, ImportError) as error:
         _end(2, _sentence(error))
     except RuntimeError as error:
@@ -256,7 +243,7 @@ def _knobs(pairs: tuple[str, ...]) -> dict:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ValueError(f"knobs: expected NAME=VALUE, found {pair}; e.g. delay_ticks=[0,20]")
+            raise ValueError(f"knobs: expected NAME=VALUE, found {pair!r}; e.g. delay_ticks=[0,20]")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:

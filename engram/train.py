@@ -11,9 +11,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ from engram.data.schedule import Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.policies import checkpoint
 from engram.policies.base import Policy
-from engram.policies.build import Design, build
+from engram.policies.build import build
+from engram.policies.design import Design
+from engram.settings import Settings
 from engram.types import Spec, Window
 
 if TYPE_CHECKING:
@@ -49,49 +51,6 @@ if TYPE_CHECKING:
 
 ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is shown, how long and how fast to learn.
-
-    slots     episodes played side by side (rows of a window)
-    ticks     ticks of a window: one optimizer step per window. "episode": one whole episode each
-    loader    "episodic", or "shuffled": independent frames, for policies without memory alone
-    start     "pretrained" (the shipped `tiny` weights) or "scratch"
-    updates   optimizer steps; warmup of them at the start, then a cosine down to a tenth
-    lr        peak learning rate of AdamW; weight_decay applies to matrices alone, never to the initial memory
-    clip      gradient norm bound (the share of clipped steps is logged)
-    save      updates between two checkpoints; log: between two lines of metrics
-    workers   loader processes (batches do not depend on it)
-    tensorboard   show metrics in OUT/tensorboard too, if TensorBoard is installed
-    """
-
-    updates: int = 1000
-    slots: int = 16
-    ticks: int | Literal["episode"] = "episode"
-    loader: Literal["episodic", "shuffled"] = "episodic"
-    start: Literal["pretrained", "scratch"] = "pretrained"
-    seed: int = 0
-    lr: float = 1e-3
-    warmup: int = 50
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    save: int = 200
-    log: int = 20
-    workers: int = 0
-    tensorboard: bool = True
-
-    def __post_init__(self):
-        for name in ("updates", "slots", "save", "log"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}; choose a positive number")
-        if self.ticks != "episode" and self.ticks < 1:
-            raise ValueError(f"ticks: expected at least 1, or 'episode', found {self.ticks}; choose one of these")
-
-    def identity(self) -> dict:
-        """What decides the weights: all but how the work is done and shown."""
-        return {name: value for name, value in asdict(self).items() if name != "tensorboard"} | {"workers": 0}
 
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:

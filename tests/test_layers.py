@@ -10,7 +10,7 @@ import engram
 # Rooms of one level never import one another. The programs, all "level 4" in the design, are three steps here: the
 # stages of the work, what runs several of them, and the command line in front of everything.
 ROOMS = (
-    ("__init__", "types", "carry", "stats", "provenance"),
+    ("__init__", "types", "carry", "stats", "provenance", "settings"),
     ("backbones", "memory", "world", "experts", "skills", "data", "envs"),
     ("policies",),
     ("session",),
