@@ -25,30 +25,9 @@ from engram.policies import checkpoint
 from engram.policies.build import Design, build
 
 SPEC = replace(fakes.SPEC, height=64, width=64)  # what the tabletop gives
-SMALL = [
-    "--design.m",
-    "2",
-    "--design.chunk",
-    "2",
-    "--design.trained",
-    "all",
-    "--settings.start",
-    "scratch",
-    "--settings.no-tensorboard",
-]
-SHORT = [
-    "--settings.updates",
-    "6",
-    "--settings.slots",
-    "2",
-    "--settings.ticks",
-    "3",
-    "--settings.save",
-    "2",
-    "--settings.log",
-    "1",
-]
-QUICK = ["--episodes", "1", "--lanes", "1", "--workers", "0"]
+SMALL = ["--design.m=2", "--design.chunk=2", "--design.trained=all", "--settings.start=scratch"]
+SHORT = ["--settings.updates=6", "--settings.slots=2", "--settings.ticks=3", "--settings.save=2", "--settings.log=1"]
+QUICK = ["--episodes=1", "--lanes=1", "--workers=0"]
 COMMANDS = ("demos", "train", "eval", "report", "quickstart", "study", "bench")
 
 
@@ -102,7 +81,17 @@ def sentence(said: str, progress: bool = False) -> str:
 
 
 def training(demos: Path, out: Path, *more: object) -> list[str]:
-    return ["train", "--data", str(demos), "--out", str(out), *SMALL, *SHORT, *map(str, more)]
+    return [
+        "train",
+        "--data",
+        str(demos),
+        "--out",
+        str(out),
+        *SMALL,
+        *SHORT,
+        "--settings.no-tensorboard",
+        *map(str, more),
+    ]
 
 
 class TestEnvironment:
@@ -421,6 +410,21 @@ def test_killed_then_out_of_room_then_finished(demos, tmp_path):
     assert weights(tmp_path / "run") == weights(tmp_path / "straight")
     sittings = json.loads((tmp_path / "run/config.json").read_text())["sittings"]
     assert [sitting["from_update"] for sitting in sittings] == [0, 2, 2]
+
+
+def test_preset_of_the_paper(demos, tmp_path, capsys):
+    short = ["--settings.updates=2", "--settings.slots=2", "--settings.no-tensorboard"]
+    main(["train", "--data", str(demos), "--out", str(tmp_path / "run"), "--preset=paper", *short])
+    assert '"updates": 2' in capsys.readouterr().out
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    asked = {"memory": "recurrent", "m": 64, "rule": "plain", "tbptt": 2, "mask": "full", "chunk": 8, "loss": "l1"}
+    assert asked.items() <= config["design"].items()
+    assert (config["settings"]["ticks"], config["settings"]["updates"]) == (2, 2)
+    assert config["data"] == {"frames": 7, "episodes": 2, "tasks": ["task 0", "task 1"]}
+    (sitting,) = config["sittings"]
+    assert sitting["commit"]
+    assert torch.__version__.startswith(sitting["versions"]["torch"].partition("+")[0])
+    assert checkpoint.load(tmp_path / "run/checkpoint")[1].m == 64
 
 
 class TestOtherCommands:

@@ -1,6 +1,7 @@
 """Training: kill it and start it again, and the bits are the same; it learns; it refuses what does not fit."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import fakes
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import record
 
 from engram.data.lerobot import Dataset, Writer
@@ -23,7 +25,7 @@ DESIGNS = {
     "memoryless": Design(m=0, chunk=2, mask="full", trained="language"),
     "last-frames": Design(memory="last-frames", frames=3, chunk=2),
 }
-SETTINGS = Settings(updates=12, slots=2, ticks=3, lr=3e-3, warmup=3, save=5, log=1)
+SETTINGS = Settings(updates=12, slots=2, ticks=3, lr=3e-3, warmup=3, save=5, log=1, tensorboard=False)
 ABOUT = {"frames": sum(LENGTHS)}
 
 
@@ -47,7 +49,9 @@ def run(data: Dataset, out: Path, name: str = "gated", settings: Settings = SETT
     return train(fakes.policy(DESIGNS[name]), DESIGNS[name], windows(data, settings), settings, out, ABOUT, quiet=True)
 
 
-def killed_at(step: int, data: Dataset, out: Path, monkeypatch, name: str = "gated") -> None:
+def killed_at(
+    step: int, data: Dataset, out: Path, monkeypatch, name: str = "gated", settings: Settings = SETTINGS
+) -> None:
     """A sitting that dies when it has made `step` updates and not saved the last of them."""
     update = Run.update
 
@@ -59,7 +63,7 @@ def killed_at(step: int, data: Dataset, out: Path, monkeypatch, name: str = "gat
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", dying)
         with pytest.raises(Killed):
-            run(data, out, name)
+            run(data, out, name, settings)
 
 
 def metrics(out: Path) -> list[dict]:
@@ -155,6 +159,28 @@ def test_loader_workers_change_nothing(data, tmp_path):
     run(data, tmp_path / "none", settings=replace(SETTINGS, workers=1))  # and a resume may use others
 
 
+def test_tensorboard_shows_each_line_of_metrics_once(data, tmp_path, monkeypatch):
+    shown, settings = tmp_path / "run", replace(SETTINGS, tensorboard=True)
+    killed_at(7, data, shown, monkeypatch, settings=settings)  # after it has shown updates 6 and 7, which come again
+    run(data, shown, settings=settings)
+    run(data, shown, settings=replace(settings, tensorboard=False))  # of no weight: it is the same run
+    board = EventAccumulator(str(shown / "tensorboard")).Reload()
+    lines = metrics(shown)
+    assert {"loss", "lr", "grad_norm", "clipped", "frames"} <= set(board.Tags()["scalars"])
+    for name in ("loss", "lr"):
+        points = [(event.step, event.value) for event in board.Scalars(name)]
+        assert points == [(line["step"], pytest.approx(line[name])) for line in lines]
+
+
+def test_without_tensorboard_training_goes_on(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run(data, tmp_path / "without", settings=replace(SETTINGS, tensorboard=True))
+    assert capsys.readouterr().err.count("TensorBoard is not installed") == 1
+    assert not (tmp_path / "without/tensorboard").exists()
+    run(data, tmp_path / "straight")
+    assert weights(tmp_path / "without") == weights(tmp_path / "straight")
+
+
 def test_what_frozen_parts_hold_does_not_move(data, tmp_path):
     policy = fakes.policy(DESIGNS["gated"])
     before = {key: value.clone() for key, value in policy.state_dict().items()}
@@ -196,7 +222,7 @@ def recall(root: Path) -> Path:
 def test_memory_learns_what_no_single_frame_tells(tmp_path):
     """Ticks 1-3 look alike in all episodes: without memory nothing better than zero can be said there."""
     data = Dataset(recall(tmp_path / "demos"))
-    settings = Settings(updates=45, slots=4, ticks="episode", lr=1e-2, warmup=5, save=45, log=5)
+    settings = Settings(updates=45, slots=4, lr=1e-2, warmup=5, save=45, log=5, tensorboard=False)
     losses = {}
     for name, design in {
         "none": Design(m=0),
