@@ -159,5 +159,7 @@ def publish(out: Path, summary: dict) -> None:
     page = write(out)
     figure(out, out / "quickstart.png")
     rates = {name: summary["policies"][name]["success"] for name in ("memoryless", "mu_vla")}
-    console.print(f"memoryless {rates['memoryless']:.0%}, mu_vla {rates['mu_vla']:.0%}, chance {summary['chance']['success']:.0%}")
+    console.print(
+        f"memoryless {rates['memoryless']:.0%}, mu_vla {rates['mu_vla']:.0%}, chance {summary['chance']['success']:.0%}"
+    )
     console.print(f"Open {page} in a browser.")

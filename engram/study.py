@@ -1,7 +1,7 @@
 """Studies: several designs, several training seeds, the same data and test episodes; one table that can be repeated.
 
-A recipe defines `STUDY`; `engram study recipes/NAME.py` runs what is missing, seed by seed so that an unfinished study is
-balanced, and rewrites results/NAME.json and .md after every run.
+A recipe defines `STUDY`; `engram study recipes/NAME.py` runs what is missing, seed by seed so that an unfinished study
+is balanced, and rewrites results/NAME.json and .md after every run.
 """
 
 import json
@@ -105,9 +105,13 @@ def _one(study: Study, data: Dataset, arm: Arm, folder: Path) -> None:
 def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
     """All rows there are, then per arm the mean with an interval clustered by training seed."""
     kept = {folder: json.loads((out / folder / "rows.json").read_text()) for folder in _finished(study, out)}
-    rows = [_row(name, seed, row) for (name, seed), folder in _runs(study) if folder in kept for row in kept[folder]["rows"]]
+    rows = [
+        _row(name, seed, row) for (name, seed), folder in _runs(study) if folder in kept for row in kept[folder]["rows"]
+    ]
     seconds = sum(result["seconds"] for result in kept.values())
-    counters = {key: sum(row["counters"][key] for row in rows) for key in ("observations", "writes", "plans", "renders")}
+    counters = {
+        key: sum(row["counters"][key] for row in rows) for key in ("observations", "writes", "plans", "renders")
+    }
     for row in rows:
         del row["counters"]
     means = [mean for name in study.arms for test in study.tests for mean in _mean(study, out, name, test, list(kept))]
@@ -125,8 +129,9 @@ def _finished(study: Study, out: Path) -> list[str]:
 
 
 def _row(name: str, seed: int, row: dict) -> dict:
-    wanted = ("task", "test", "episodes", "successes", "success", "ci95", "errors", "updates", "frames", "train_seconds", "counters")
-    return {"policy": name, "train_seed": seed} | {key: row[key] for key in wanted}
+    tested = ("task", "test", "episodes", "successes", "success", "ci95", "errors", "counters")
+    trained = ("updates", "frames", "train_seconds")
+    return {"policy": name, "train_seed": seed} | {key: row[key] for key in tested + trained}
 
 
 def _mean(study: Study, out: Path, name: str, test: str, kept: list[str]) -> Iterator[dict]:

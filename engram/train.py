@@ -41,8 +41,10 @@ from engram.data.schedule import Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.policies import checkpoint
 from engram.policies.base import Policy
+from engram.policies.before import Before
 from engram.policies.build import build
 from engram.policies.design import Design
+from engram.policies.through import Through
 from engram.settings import Settings
 from engram.types import Spec, Window
 
@@ -61,7 +63,7 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
     return train(policy, design, windows, settings, out, about, quiet)
 
 
-def new_policy(data: Dataset, design: Design, settings: Settings) -> Policy:
+def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | Before:
     """An untrained policy for the data set: weights of the shipped backbone or random ones, actions normalised."""
     torch.manual_seed(settings.seed)
     backbone = None
@@ -91,9 +93,10 @@ def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
         )
 
 
-def make_windows(data: Dataset, policy: Policy, settings: Settings, quiet: bool = False) -> Windows:
+def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for, with features computed once where the policy's trunk is frozen."""
     lengths = np.array([episode.length for episode in data.episodes])
+    schedule: Schedule | Shuffled
     if settings.loader == "shuffled":
         if policy.init(1):
             raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled'; use 'episodic'")
@@ -177,8 +180,8 @@ class Run:
         path = self.out / "config.json"
         before = json.loads(path.read_text())["sittings"] if self.step and path.exists() else []
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
-        config = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
-        config["sittings"] = [*before, {"from_update": self.step, **code}]
+        asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
+        config = asked | {"sittings": [*before, {"from_update": self.step, **code}]}
         new = path.with_suffix(".new")
         new.write_text(json.dumps(config, indent=1) + "\n")
         os.replace(new, path)
@@ -207,7 +210,7 @@ class Run:
 
     def save(self) -> None:
         """Write policy and training state as one folder that replaces the previous one when complete."""
-        with checkpoint.staged(self.out / "checkpoint") as folder:
+        with checkpoint.Staged(self.out / "checkpoint") as folder:
             checkpoint.write(self.policy, self.design, folder)
             save_file(self._tensors(), folder / "training.safetensors")
             counters = {"step": self.step, "frames": self.frames, "clipped": self.clipped, "seconds": self.seconds}
@@ -302,5 +305,6 @@ def _progress(quiet: bool, name: str) -> Iterator[tuple[Progress, TaskID]]:
 
 def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
     """muVLA's published choices on our backbone (specs of muVLA 1.8): one optimizer step per window of K = 2 ticks."""
-    paper = {"m": 64, "rule": "plain", "initial_std": 0.02, "tbptt": 2, "mask": "full", "trained": "language"}
-    return replace(design, **paper, chunk=8, loss="l1"), replace(settings, ticks=2)
+    design = replace(design, memory="recurrent", m=64, rule="plain", initial_std=0.02, tbptt=2)
+    design = replace(design, mask="full", trained="language", chunk=8, loss="l1")
+    return design, replace(settings, ticks=2)

@@ -52,6 +52,7 @@ STUDY = Study(
     arms=ARMS,
     demos=400,
     episodes=100,
-    notes="tiny backbone (size s), vision tower and context stream as pretrained, mask full, plain write. What the table "
+    notes="tiny backbone (size s), vision tower and context stream as pretrained, mask full, plain write. What the "
+    "table "
     "says, it says of this model: the paper's is four thousand times larger.",
 )

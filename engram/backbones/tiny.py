@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -25,7 +26,7 @@ from engram.backbones.streams import Stream, against, alone, together
 
 VOCABULARY, TEXT_TOKENS, IMAGE_TOKENS = 512, 16, 16
 PACKAGED = Path(__file__).with_name("tiny_s.safetensors")
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "s": {"width": 128, "heads": 4, "layers": 3, "channels": (16, 32, 64)},
     "m": {"width": 192, "heads": 6, "layers": 4, "channels": (24, 48, 96)},
     "l": {"width": 256, "heads": 8, "layers": 6, "channels": (32, 64, 128)},
@@ -47,7 +48,7 @@ class VisionTower(nn.Module):
         super().__init__()
         sizes = [3, *channels, width]
         steps = []
-        for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             steps += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
         self.body = nn.Sequential(*steps[:-1])
 
@@ -59,6 +60,9 @@ class VisionTower(nn.Module):
 
 class Tiny(nn.Module):
     """The backbone: `cameras` images per tick, `proprio_dim` numbers of proprioception (raw; normalised in here)."""
+
+    proprio_mean: Tensor
+    proprio_std: Tensor
 
     def __init__(self, cameras: int, proprio_dim: int, width: int, heads: int, layers: int, channels: Sequence[int]):
         super().__init__()
@@ -98,7 +102,7 @@ class Tiny(nn.Module):
         return torch.cat([seen_BND + self.place, proprio_BD.unsqueeze(1)], 1)
 
     def text(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
-        """Input tokens of the words, and which of them are words rather than padding; S is the longest text's length."""
+        """Input tokens of the words, and which of them are no padding; S is the longest text's length."""
         ids = [word_ids(text) for text in instructions]
         longest = max(len(row) - row.count(0) for row in ids)
         ids_BS = torch.tensor([row[:longest] for row in ids], device=self.place.device)
@@ -125,7 +129,7 @@ class Tiny(nn.Module):
     def think(
         self, scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor, slots_BND: Tensor
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 M D"], Bool[Tensor, "B M"]]:
-        """Full: scene, text and memory slots in one attention. Hidden states of the slots, keys and values, key mask."""
+        """Full: scene, text and memory slots in one attention. Hidden states of the slots, keys, values, key mask."""
         context = torch.cat([scene_BCD, text_BSD], 1)
         ok_BC = torch.cat([text_ok_BS.new_ones(scene_BCD.shape[:2]), text_ok_BS], 1)
         hidden, kv = together(self.context, context, self.slots, slots_BND, ok_BC)

@@ -1,4 +1,4 @@
-"""Regression expert: each action slot's hidden state gives one action of the chunk (OpenVLA-OFT's L1 head, in parallel).
+"""Regression expert: each action slot's hidden state gives one action of the chunk (OpenVLA-OFT's parallel L1 head).
 
 Legend: B rows, N actions of the chunk, A action, D width.
 """
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": lambda a, b: F.l1_loss(a, b, reduction="none"),  # the paper's; waits long on the zero median of symmetric tasks
+    "l1": lambda a, b: F.l1_loss(
+        a, b, reduction="none"
+    ),  # the paper's; waits long on the zero median of symmetric tasks
     "l2": lambda a, b: F.mse_loss(a, b, reduction="none"),
     "huber": lambda a, b: F.smooth_l1_loss(a, b, reduction="none", beta=0.5),
 }

@@ -14,6 +14,8 @@ from engram.memory.base import Memory
 class FirstFrame(Memory):
     """Keeps the first frame that a row writes; empty before."""
 
+    empty: Tensor
+
     def __init__(self, tokens: int, width: int):
         super().__init__()
         self.register_buffer("empty", torch.zeros(tokens, width), persistent=False)
@@ -33,6 +35,8 @@ class FirstFrame(Memory):
 
 class LastFrames(Memory):
     """Keeps the last `frames` frames written, oldest first; not yet written ones are invalid."""
+
+    empty: Tensor
 
     def __init__(self, frames: int, tokens: int, width: int):
         super().__init__()

@@ -4,8 +4,8 @@ The hidden states at the memory positions become the next tick's memory tokens. 
 
 plain  M' = h                               the paper's; with K = 1 (a detach by the caller) its "detach"
 ema    M' = a sg(h) + (1 - a) sg(M)         the paper's detached moving average
-gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need not change is left alone, so that what was
-       seen once survives delays never trained on (b = -2 keeps the gate mostly shut at the start)
+gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need not change is left alone, so that what
+       was seen once survives delays never trained on (b = -2 keeps the gate mostly shut at the start)
 
 Legend: B rows, M memory tokens, D width.
 """
@@ -19,14 +19,16 @@ from engram.memory.base import Memory
 
 
 class Recurrent(Memory):
-    """`tokens` (M >= 1) vectors of `width`, learned at the start; `rule` is "plain", "gated" or a float (the ema's a)."""
+    """`tokens` (M >= 1) vectors of `width`, learned at the start; `rule`: "plain", "gated" or a float (the ema's a)."""
 
     KEY = "memory/tokens"
 
     def __init__(self, tokens: int, width: int, rule: str | float = "gated", initial_std: float = 1.0):
         super().__init__()
         if tokens < 1:
-            raise ValueError(f"memory tokens: expected at least 1, found {tokens}; use no memory (m=0) for a plain policy")
+            raise ValueError(
+                f"memory tokens: expected at least 1, found {tokens}; use no memory (m=0) for a plain policy"
+            )
         if rule not in ("plain", "gated") and not (isinstance(rule, float) and 0 <= rule <= 1):
             raise ValueError(f"memory rule: expected 'plain', 'gated' or an ema rate in [0, 1], found {rule!r}")
         self.rule = rule
@@ -51,4 +53,5 @@ class Recurrent(Memory):
             return torch.lerp(old_BMD, new_BMD, self.gate(torch.cat([old_BMD, new_BMD], -1)).sigmoid())
         if self.rule == "plain":
             return new_BMD
+        assert isinstance(self.rule, float)
         return torch.lerp(old_BMD.detach(), new_BMD.detach(), self.rule)

@@ -51,8 +51,8 @@ class Before(Policy):
             carry = carries.where(window.first[:, t], fresh, carry)
             carry, past = self._remember(carry, tokens[:, t], window.obs.tick[:, t], window.valid[:, t])
             kept.append(past)
-        past = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*kept, strict=True))
-        loss = self.head.loss(self.trunk.backbone, self._keys(seen, *past).rows(window.valid.flatten()), window)
+        shown = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*kept, strict=True))
+        loss = self.head.loss(self.trunk.backbone, self._keys(seen, *shown).rows(window.valid.flatten()), window)
         return loss, carry, {"loss": loss.detach()}
 
     def _remember(self, carry: Carry, x_BND: Tensor, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, tuple]:

@@ -7,7 +7,6 @@ from engram.data.normalise import Normaliser
 from engram.experts.regression import Regression
 from engram.memory.frames import FirstFrame, LastFrames
 from engram.memory.recurrent import Recurrent
-from engram.policies.base import Policy
 from engram.policies.before import Before
 from engram.policies.design import Design
 from engram.policies.through import Through
@@ -15,14 +14,14 @@ from engram.policies.trunk import Head, Trunk
 from engram.types import Spec
 
 
-def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None = None) -> Policy:
+def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None = None) -> Through | Before:
     """The policy of a design; `backbone` carries pretrained weights, without it they are random."""
     if backbone is None:
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size])
     trunk = Trunk(backbone, design.mask, design.trained)
     head = Head(Regression(backbone.width, spec.action_dim, design.chunk, design.loss), action)
     with torch.no_grad():  # slots begin as questions, the only slots that a pretrained backbone has met
-        head.expert.slots += backbone.question
+        head.expert.slots.add_(backbone.question)
     if design.memory == "recurrent":
         memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std) if design.m else None
         return Through(spec, trunk, memory, head, design.tbptt, design.replan)

@@ -1,4 +1,4 @@
-"""Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic, no pickle."""
+"""Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FORMAT = 1
 
 def save(policy: Policy, design: Design, folder: Path) -> None:
     """Write a policy to `folder` (created; an existing one is replaced only when all is on disk)."""
-    with staged(folder) as new:
+    with Staged(folder) as new:
         write(policy, design, new)
 
 
@@ -42,7 +42,7 @@ def load(folder: Path | str) -> tuple[Policy, Design]:
     return policy.eval(), design
 
 
-class staged:
+class Staged:
     """A folder written under another name and moved into place when the block ends without an error.
 
     A full disk or a kill in the middle leaves the previous folder as it was, or for `recover` to put back.
@@ -73,7 +73,7 @@ class staged:
 
 
 def recover(folder: Path) -> None:
-    """Undo half a replacement: a kill between the two renames of `staged` leaves the previous folder under `.old`."""
+    """Undo half a replacement: a kill between the two renames of `Staged` leaves the previous folder under `.old`."""
     if _old(folder).exists() and not folder.exists():
         os.replace(_old(folder), folder)
 
@@ -85,14 +85,20 @@ def _old(folder: Path) -> Path:
 def _config(folder: Path) -> dict:
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: expected a checkpoint folder with config.json, found none; give `engram train`'s output")
+        raise ValueError(
+            f"{folder}: expected a checkpoint folder with config.json, found none; give `engram train`'s output"
+        )
     try:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, found {error}; the file is damaged, use another checkpoint") from error
+        raise ValueError(
+            f"{path}: expected JSON, found {error}; the file is damaged, use another checkpoint"
+        ) from error
     ours = isinstance(config, dict) and config.get("format") == FORMAT
     if not ours or not all(isinstance(config.get(part), dict) for part in ("design", "spec")):
-        raise ValueError(f"{path}: expected an Engram checkpoint of format {FORMAT}; this was written by something else")
+        raise ValueError(
+            f"{path}: expected an Engram checkpoint of format {FORMAT}; this was written by something else"
+        )
     return config
 
 
@@ -100,7 +106,9 @@ def _fields(kind: type, values: dict, folder: Path):
     known = {f.name for f in fields(kind)}
     if set(values) != known:
         odd = ", ".join(sorted(set(values) ^ known))
-        raise ValueError(f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram")
+        raise ValueError(
+            f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram"
+        )
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -117,7 +125,9 @@ def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
     wanted = policy.state_dict()
     for name in sorted(set(wanted) | set(found)):
         if name not in found:
-            raise ValueError(f"{folder}: tensor {name} is missing; this is not a whole checkpoint of its own config.json")
+            raise ValueError(
+                f"{folder}: tensor {name} is missing; this is not a whole checkpoint of its own config.json"
+            )
         if name not in wanted:
             raise ValueError(f"{folder}: tensor {name} does not belong to the policy of config.json")
         if wanted[name].shape != found[name].shape:

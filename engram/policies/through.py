@@ -5,7 +5,7 @@
     loss      the same two, over a window: vision in one batch, the memory chain tick by tick, all actions in one batch
 
 The memory-action guard (the context never sees an action slot) is what makes this split exact. Without a memory (m = 0)
-this is the plain, memoryless policy. `tbptt` is K: the gradient crosses at most K ticks, whatever the optimizer's cadence.
+this is the plain, memoryless policy. `tbptt` is K: gradients cross at most K ticks, whatever the optimizer's cadence.
 
 Legend: B rows, T ticks, M memory tokens, D width.
 """
@@ -67,7 +67,7 @@ class Through(Policy):
         return loss, carry, {"loss": loss.detach()}
 
     def _chain(self, carry: Carry, seen: Seen, window: Window) -> tuple[Carry, Keys]:
-        """Full: the context pass tick by tick; the carry after the window, and what each of its B*T ticks can attend to."""
+        """Full: the context pass tick by tick; the carry after the window, what each of its B*T ticks can attend to."""
         parts = [t.unflatten(0, window.first.shape) for t in (seen.scene, seen.text, seen.text_ok)]
         kept = []
         for t in range(window.ticks):
@@ -78,7 +78,7 @@ class Through(Policy):
         return carry, Keys(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*kept, strict=True)))
 
     def _insulated_chain(self, carry: Carry, context: Keys, window: Window) -> tuple[Carry, Tensor]:
-        """Insulated: memory alone runs tick by tick; the carry after the window, and memory's keys and values (B*T,...).
+        """Insulated: memory alone runs tick by tick; the carry after the window, memory's keys and values (B*T,...).
 
         What memory attends to is there already for all ticks and is not copied from tick to tick.
         """
@@ -112,6 +112,7 @@ class Through(Policy):
 
     def _remember(self, carry: Carry, keys: Keys, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Tensor]:
         """Insulated: the carry after memory has read the scene, and memory's own keys and values (B,L,2,M,D)."""
+        assert self.memory is not None
         hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, keys.kv, tick_B), *keys)
         return self.memory.write(carry, hidden_BMD, tick_B, write_B), made
 

@@ -95,7 +95,7 @@ class Trunk(nn.Module):
         return self.mask == "insulated" and self.trained == "slots"
 
     def features(self, obs: Observation) -> Float[Tensor, "B ..."]:
-        """What depends on single frames alone: keys and values (B,L,2,C,D) if frozen and insulated, else vision tokens."""
+        """What depends on single frames: keys and values (B,L,2,C,D) if frozen and insulated, else vision tokens."""
         seen_BND = self.backbone.see(obs.images)
         return self.backbone.scene_keys(seen_BND, obs.proprio) if self._gives_keys else seen_BND
 
@@ -131,7 +131,7 @@ class Head(nn.Module):
         return self.action.inverse(self.expert(self._hidden(backbone, keys)))
 
     def loss(self, backbone: Tiny, keys: Keys, window: Window) -> Tensor:
-        """Loss of all valid ticks of a window in one batch; `keys` has a row for each of them. Padding does not count."""
+        """Loss of all valid ticks of a window in one batch; `keys` has a row for each. Padding does not count."""
         use = window.valid.flatten()
         target_BNA, ok_BN = window.target.flatten(0, 1)[use], window.target_ok.flatten(0, 1)[use]
         return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN)

@@ -1,6 +1,7 @@
-"""Evaluate what `engram train` made: load, play, and for a swap first play the episodes whose memories are given away."""
+"""Evaluate what `engram train` made: load and play; for a swap first the episodes whose memories are given away."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from engram.policies import checkpoint
@@ -47,14 +48,16 @@ def evaluate_checkpoint(
     knobs, seeds = dict(knobs or {}), list(seeds)
     marks = "".join(f"-{key}={value}" for key, value in sorted(knobs.items())).replace(" ", "")
     out = out or folder.parent / "eval" / f"{task}-{name}-{intervention}{marks}.jsonl"
-    common = {"policy_name": name, "knobs": knobs, "lanes": lanes, "workers": workers, "progress": progress}
+    play = partial(
+        evaluate, policy, task, seeds, policy_name=name, knobs=knobs, lanes=lanes, workers=workers, progress=progress
+    )
     if intervention != "swap":
         change = None if intervention == "none" else _simple(intervention, at)
-        return evaluate(policy, task, seeds, out, intervention=change, video_first=videos, **common)
+        return play(out, intervention=change, video_first=videos)
     untouched = out.with_name(out.stem + "-donors.jsonl")
-    evaluate(policy, task, seeds, untouched, keep_onset=True, **common)
+    play(untouched, keep_onset=True)
     change = interventions.swap(donors(untouched), at)
-    return evaluate(policy, task, seeds, out, intervention=change, video_first=videos, **common)
+    return play(out, intervention=change, video_first=videos)
 
 
 def _simple(name: str, at: int | None) -> Intervention:
