@@ -4,8 +4,9 @@ The papers start from vision-language models pretrained elsewhere; this is our s
 frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
 colour is the leftmost cube. A second stage teaches what every language model has: to say a word as its embedding (the
 answer to a colour question is matched with the embeddings of the words), and to be told a word by a slot that holds its
-embedding instead of by text ("touch the cube" with "red" in a slot, among slots of noise). Privileged labels (positions and colours from the simulator) are used here and only here;
-the scenes' seeds (engram/data/seeds.py) are disjoint from those of demonstrations, validation and test.
+embedding instead of by text ("touch the cube" with "red" in a slot, among slots of noise). Privileged labels (positions
+and colours from the simulator) are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from
+those of demonstrations, validation and test.
 
     python recipes/pretrain_tiny.py                    # resumes from runs/pretrain_tiny
     python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
@@ -25,7 +26,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,7 +63,7 @@ class Answers(nn.Module):
     """What reads answers off the backbone; thrown away afterwards.
 
     `head` reads a question's hidden state: position (3), presence (1), colour (9). `glance` reads where the cube of
-    each colour is straight off the vision tokens: without words to understand first, the tower learns to see in minutes.
+    each colour is straight off the vision tokens: without words to understand first, the tower sees within minutes.
     """
 
     def __init__(self, width: int):
@@ -92,7 +93,8 @@ def main(args: Args) -> None:
     backbone, answers = Tiny(2, 7, **SIZES[args.size]), Answers(SIZES[args.size]["width"])
     proprio = torch.from_numpy(data["proprio"])
     backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
-    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95), weight_decay=0.01)
+    parameters = [*backbone.parameters(), *answers.parameters()]
+    optimizer = torch.optim.AdamW(parameters, args.lr, (0.9, 0.95), weight_decay=0.01)
     first = resume(args, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held))
@@ -172,7 +174,8 @@ def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     """Position (Huber), presence and colour, each over the questions that ask for it."""
     position, present, colour = answers(hidden)
     where = truth[:, 3:4]
-    loss = (F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.3) * where).sum() / where.sum().clamp(min=1)
+    distance = F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.3)
+    loss = (distance * where).sum() / where.sum().clamp(min=1)
     asks = truth[:, 5]
     presence = F.binary_cross_entropy_with_logits(present[:, 0], truth[:, 4], reduction="none")
     loss = loss + 0.2 * (presence * asks).sum() / asks.sum().clamp(min=1)
@@ -229,16 +232,19 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates + args.words:
-            metrics = {"loss": round(loss.item(), 4)} | evaluate(backbone, answers, held) | {"step": step + 1, "seconds": round(time.time() - started)}
-            print(json.dumps(metrics), flush=True)
-            state = {"backbone": backbone.state_dict(), "answers": answers.state_dict(), "optimizer": optimizer.state_dict()}
+            metrics = {"loss": round(loss.item(), 4)} | evaluate(backbone, answers, held)
+            print(json.dumps(metrics | {"step": step + 1, "seconds": round(time.time() - started)}), flush=True)
+            parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
+            state = {name: part.state_dict() for name, part in parts.items()}
             torch.save(state | {"step": step + 1}, args.out / "state.new")
             (args.out / "state.new").rename(args.out / "state.pt")
 
 
 def rate(args: Args, step: int) -> float:
     """Learning rate: warm-up and cosine in each stage, the second from a third as high."""
-    stage, length, high = (step, args.updates, args.lr) if step < args.updates else (step - args.updates, args.words, args.lr / 3)
+    stage, length, high = step, args.updates, args.lr
+    if step >= args.updates:
+        stage, length, high = step - args.updates, args.words, args.lr / 3
     return high * min(1, (stage + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * stage / length))
 
 
@@ -297,7 +303,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "recipe": "recipes/pretrain_tiny.py",
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
-        "labels": "privileged: colours and positions of cubes, pose of the gripper; single frames of random scenes only",
+        "labels": "privileged: colours and positions of cubes, pose of the gripper; single frames of random scenes",
         "metrics": metrics,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }

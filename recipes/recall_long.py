@@ -22,6 +22,6 @@ STUDY = Study(
     demos=500,
     episodes=200,
     knobs={"delay_ticks": (0, 20)},
-    tests={"delay 0-20": {}, "delay 50": {"delay_ticks": 50}, "delay 100": {"delay_ticks": 100}, "delay 500": {"delay_ticks": 500}},
+    tests={"delay 0-20": {}} | {f"delay {ticks}": {"delay_ticks": ticks} for ticks in (50, 100, 500)},
     notes="insulated mask, frozen trunk, whole-episode gradients.",
 )
