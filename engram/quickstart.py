@@ -8,7 +8,7 @@ Every step is resumable and is skipped when it is done.
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +52,7 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
     settings = plan.settings if updates is None else Settings(updates=updates)
     plan = Plan(demos=demos or plan.demos, episodes=episodes, settings=settings)
     began, out = time.perf_counter(), Path(out)
+    settle(plan, out)
     data = make_demos(plan, out)
     trained = {name: learn(name, design, data, plan, out) for name, design in plan.designs.items()}
     film_looks(plan, out)
@@ -66,6 +67,20 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
     }
     publish(out, summary)
     return summary
+
+
+def settle(plan: Plan, out: Path) -> None:
+    """Keep in out/plan.json what decides the policies. ValueError if `out` holds those of another plan."""
+    file, whole = out / "plan.json", json.loads(json.dumps(asdict(plan)))
+    asked = {key: whole[key] for key in ("task", "demos", "settings", "designs")}
+    found = json.loads(file.read_text()) if file.exists() else asked
+    if other := [key for key in asked if asked[key] != found[key]]:
+        differs = f"a run with other {', '.join(other)}"
+        raise ValueError(
+            f"{out}: expected a new folder or this plan, found {differs}; choose another --out or delete it"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asked, indent=1) + "\n")
 
 
 def make_demos(plan: Plan, out: Path) -> Dataset:

@@ -162,12 +162,14 @@ class Run:
         folder = out / "checkpoint"
         checkpoint.recover(folder)
         if not folder.exists():
+            _require_ours(out)
             (out / "metrics.jsonl").write_text("")
             return run
         state, weights, tensors = _read_training(folder)
         if state["identity"] != json.loads(json.dumps(run.identity)):
             found = "holds a run with other settings, design or data"
             raise ValueError(f"{out}: expected a new folder or this run, {found}; choose another or delete it")
+        _require_same_frozen(policy, weights, out)
         policy.load_state_dict(weights)
         run._restore(tensors, state)
         lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -266,6 +268,22 @@ def _timed(batches: Iterator[Window], run: Run) -> Iterator[Window]:
         yield window
         now = time.perf_counter()
         run.seconds, start = run.seconds + now - start, now
+
+
+def _require_ours(out: Path) -> None:
+    """ValueError if `out` belongs to something else, say a model of another library: its config.json would go."""
+    config = out / "config.json"
+    if config.exists() and "sittings" not in config.read_text(errors="replace"):
+        found = "a config.json of something else"
+        raise ValueError(f"{out}: expected a new folder or this run, found {found}; choose another folder")
+
+
+def _require_same_frozen(policy: Policy, weights: dict[str, Tensor], out: Path) -> None:
+    """ValueError if what the features were just computed with is not what the run in `out` began with."""
+    for name, parameter in policy.named_parameters():
+        if not parameter.requires_grad and not torch.equal(parameter.cpu(), weights[name]):
+            found = f"others ({name}): the shipped weights have changed since"
+            raise ValueError(f"{out}: expected the frozen weights of this run, found {found}; choose another folder")
 
 
 def _read_training(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from engram.cli import main
 from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
 from engram.policies.build import Design, build
+from engram.quickstart import Plan, settle
 
 SPEC = replace(fakes.SPEC, height=64, width=64)  # what the tabletop gives
 SMALL = ["--design.m=2", "--design.chunk=2", "--design.trained=all", "--settings.start=scratch"]
@@ -299,6 +300,17 @@ class TestOut:
         main(training(demos, tmp_path / "run"))
         said = refused(*training(demos, tmp_path / "run", "--design.m=3"), progress=True)
         assert "run: expected a new folder or this run, holds a run with other settings, design or data; choose" in said
+
+    def test_another_quickstart(self, refused, tmp_path):
+        settle(Plan(), tmp_path / "quickstart")
+        said = refused("quickstart", "--out", tmp_path / "quickstart", "--updates=5", "--demos=3")
+        assert re.search("expected a new folder or this plan, found a run with other demos, settings; choose", said)
+
+    def test_a_model_of_another_library(self, refused, demos, tmp_path):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model/config.json").write_text('{"architectures": ["Gr00tN1d6"]}')
+        said = refused(*training(demos, tmp_path / "model"), progress=True)
+        assert "model: expected a new folder or this run, found a config.json of something else; choose" in said
 
     def test_a_checkpoint_that_is_no_run(self, refused, demos, policy):
         said = refused(*training(demos, policy.parent), progress=True)

@@ -152,6 +152,15 @@ def test_a_run_of_another_design_or_data_is_refused(data, tmp_path):
             train(fakes.policy(design), design, windows(data), SETTINGS, tmp_path, about, quiet=True)
 
 
+def test_other_frozen_weights_than_the_run_began_with_are_refused(data, tmp_path, monkeypatch):
+    killed_at(7, data, tmp_path, monkeypatch)
+    before = weights(tmp_path)
+    other = fakes.policy(DESIGNS["gated"], seed=1)
+    with pytest.raises(ValueError, match=r"found others \(trunk.backbone.*\): the shipped weights have changed since"):
+        train(other, DESIGNS["gated"], windows(data), SETTINGS, tmp_path, ABOUT, quiet=True)
+    assert weights(tmp_path) == before
+
+
 def test_loader_workers_change_nothing(data, tmp_path):
     run(data, tmp_path / "none")
     run(data, tmp_path / "one", settings=replace(SETTINGS, workers=1))
