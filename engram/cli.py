@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from safetensors import SafetensorError
 
 from engram.data.seeds import TEST
 from engram.policies.design import Design
@@ -212,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         command.run()
     except ModuleNotFoundError:
         raise  # a defect, to be seen whole: optional packages that are missing are named by who needs them
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError) as error:
         _end(2, _sentence(error))
     except RuntimeError as error:
         _end(1, f"{type(error).__name__}: {error}")
@@ -222,6 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _sentence(error: Exception) -> str:
     """What was expected, what was found and what to do; errors of the system say only the second."""
+    if isinstance(error, SafetensorError):
+        return f"tensors: expected to read or write a file of them, found: {error}; make room, or see that it is whole"
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     do = DO.get(error.errno or 0, "see that the path exists and may be written")

@@ -365,6 +365,20 @@ def test_disk_full_during_a_checkpoint(refused, demos, tmp_path, monkeypatch, er
     assert weights(run) == weights(tmp_path / "straight")
 
 
+def test_disk_full_anywhere_else(refused, policy, monkeypatch):
+    for error, expected in {
+        OSError(28, "No space left on device", "some.mp4"): "some.mp4: .*, found: No space left on device; make room",
+        OSError("Error writing bytes to file"): "Error writing bytes to file",
+        SafetensorError("I/O error: No space left on device"): "tensors: expected .*, found: .* on device; make room",
+    }.items():
+
+        def full(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr("engram.rollout.checkpoint.evaluate_checkpoint", full)
+        assert re.match(expected, refused("eval", policy, "--task", "recall-color-3"))
+
+
 def weights(run: Path) -> bytes:
     return (run / "checkpoint/model.safetensors").read_bytes()
 
