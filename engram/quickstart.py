@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from engram import provenance
-from engram.data.lerobot import Dataset
+from engram.crew import Job, counters, fit_all, trained
 from engram.data.seeds import TEST
 from engram.demos import collect
 from engram.envs.tabletop import audit, make
@@ -26,7 +26,7 @@ from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
 from engram.rollout.records import read
 from engram.stats import mcnemar
-from engram.train import Settings, fit
+from engram.train import Settings
 
 console = Console(stderr=True)
 FILMS = 4
@@ -53,8 +53,7 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
     plan = Plan(demos=demos or plan.demos, episodes=episodes, settings=settings)
     began, out = time.perf_counter(), Path(out)
     settle(plan, out)
-    data = make_demos(plan, out)
-    trained = {name: learn(name, design, data, plan, out) for name, design in plan.designs.items()}
+    trained = learn(plan, make_demos(plan, out), out)
     film_looks(plan, out)
     summary = measure(plan, out) | {
         "train_seconds": round(sum(run["train_seconds"] for run in trained.values()), 1),
@@ -83,22 +82,22 @@ def settle(plan: Plan, out: Path) -> None:
     file.write_text(json.dumps(asked, indent=1) + "\n")
 
 
-def make_demos(plan: Plan, out: Path) -> Dataset:
-    """Demonstrations of the task and of its visible twin."""
+def make_demos(plan: Plan, out: Path) -> list[Path]:
+    """Demonstrations of the task and of its visible twin: two data sets."""
     folders = [out / "demos" / name for name in (plan.task, f"{plan.task}-visible")]
     for seed, folder in enumerate(folders):
         if not folder.exists():
             collect(folder.name, plan.demos, folder, seed=seed)
-    return Dataset(*folders)
+    return folders
 
 
-def learn(name: str, design: Design, data: Dataset, plan: Plan, out: Path) -> dict:
-    """One policy, trained; what the run says of itself is kept in summary.json beside it."""
-    kept = out / name / "training.json"
-    if not kept.exists():
-        result = fit(data, design, plan.settings, out / name)
-        kept.write_text(json.dumps(result) + "\n")
-    return json.loads(kept.read_text())
+def learn(plan: Plan, data: list[Path], out: Path) -> dict[str, dict]:
+    """All policies, trained side by side on equal budgets; for each what its run says of itself."""
+    jobs = {name: Job(design, plan.settings, out / name) for name, design in plan.designs.items()}
+    missing = {name: job for name, job in jobs.items() if not trained(job)}
+    if missing:
+        fit_all(data, missing, threads=max(1, (os.cpu_count() or 1) // len(jobs)))
+    return {name: counters(job) for name, job in jobs.items()}
 
 
 def measure(plan: Plan, out: Path) -> dict:

@@ -21,16 +21,16 @@ class Settings:
     """
 
     updates: int = 1000
-    slots: int = 16
+    slots: int = 8
     ticks: int | Literal["episode"] = "episode"
     loader: Literal["episodic", "shuffled"] = "episodic"
     start: Literal["pretrained", "scratch"] = "pretrained"
     seed: int = 0
-    lr: float = 1e-3
+    lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.01
     clip: float = 1.0
-    save: int = 200
+    save: int = 100
     log: int = 20
     workers: int = 0
     tensorboard: bool = True

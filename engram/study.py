@@ -5,6 +5,7 @@ is balanced, and rewrites results/NAME.json and .md after every run.
 """
 
 import json
+import os
 import runpy
 import time
 from collections.abc import Iterator
@@ -13,15 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engram.data.lerobot import Dataset
+from engram.crew import Job, counters, fit_all, trained
 from engram.data.seeds import TEST
 from engram.demos import collect
-from engram.policies.build import Design
+from engram.policies.design import Design
 from engram.report import write_result
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.records import read
+from engram.settings import Settings
 from engram.stats import cluster_bootstrap, wilson
-from engram.train import Settings, fit
 
 console = Console(stderr=True)
 RESULTS = Path("results")
@@ -69,37 +70,48 @@ def run_recipe(recipe: Path, out: Path | None = None) -> Path:
 
 
 def run(study: Study, out: Path, recipe: Path) -> Path:
-    """Train and test every arm and seed that `out` does not hold yet."""
+    """Train and test every arm and seed that `out` does not hold yet, as many at once as there are cores."""
     data, table = _demos(study, out), RESULTS / f"{study.name}.json"
-    for seed in study.seeds:
-        for name, arm in study.arms.items():
-            folder = out / f"{name}-seed{seed}"
-            if not (folder / "rows.json").exists():
-                console.rule(f"{study.name}: {name}, training seed {seed}")
-                _one(study, data, replace(arm, settings=replace(arm.settings, seed=seed)), folder)
-            _table(study, out, recipe, table)
+    missing = [(name, seed) for seed in study.seeds for name in study.arms if not _rows(out, name, seed).exists()]
+    crew = os.cpu_count() or 1
+    for start in range(0, len(missing), crew):
+        some = missing[start : start + crew]
+        console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
+        jobs = {f"{name}-seed{seed}": _job(study, out, name, seed) for name, seed in some}
+        fit_all(data, {name: job for name, job in jobs.items() if not trained(job)}, threads=1)
+        for job in jobs.values():
+            _test(study, job)
+        _table(study, out, recipe, table)
     return table
 
 
-def _demos(study: Study, out: Path) -> Dataset:
+def _demos(study: Study, out: Path) -> list[Path]:
     folders = [out / "demos" / task for task in study.tasks]
     for seed, folder in enumerate(folders):
         if not folder.exists():
             collect(folder.name, study.demos, folder, seed=seed, **study.knobs)
-    return Dataset(*folders)
+    return folders
 
 
-def _one(study: Study, data: Dataset, arm: Arm, folder: Path) -> None:
-    """One policy: trained, tested, its rows kept."""
-    began = time.perf_counter()
-    training = fit(data, arm.design, arm.settings, folder)
-    rows = []
+def _job(study: Study, out: Path, name: str, seed: int) -> Job:
+    arm = study.arms[name]
+    return Job(arm.design, replace(arm.settings, seed=seed), _rows(out, name, seed).parent)
+
+
+def _rows(out: Path, name: str, seed: int) -> Path:
+    return out / f"{name}-seed{seed}" / "rows.json"
+
+
+def _test(study: Study, job: Job) -> None:
+    """The tests of one trained policy, its rows kept."""
+    began, rows = time.perf_counter(), []
+    training = counters(job)
     for test, knobs in study.tests.items():
-        seeds, file = range(TEST, TEST + study.episodes), folder / "eval" / f"{test or 'default'}.jsonl"
-        result = evaluate_checkpoint(folder / "checkpoint", study.tasks[0], seeds, file, knobs=study.knobs | knobs)
+        seeds, file = range(TEST, TEST + study.episodes), job.out / "eval" / f"{test or 'default'}.jsonl"
+        result = evaluate_checkpoint(job.out / "checkpoint", study.tasks[0], seeds, file, knobs=study.knobs | knobs)
         rows.append({"test": test, **result, **{key: training[key] for key in ("updates", "frames", "train_seconds")}})
-    seconds = round(time.perf_counter() - began, 1)
-    (folder / "rows.json").write_text(json.dumps({"rows": rows, "seconds": seconds}) + "\n")
+    seconds = round(training["train_seconds"] + time.perf_counter() - began, 1)
+    (job.out / "rows.json").write_text(json.dumps({"rows": rows, "seconds": seconds}) + "\n")
 
 
 def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:

@@ -11,9 +11,9 @@ coupled  as published: windows of K ticks, one step each; the same number of upd
 
 from dataclasses import replace
 
-from engram.policies.build import Design
+from engram.policies.design import Design
+from engram.settings import Settings
 from engram.study import Arm, Study
-from engram.train import Settings
 
 PAPER = Design(mask="full", trained="slots", rule="plain", initial_std=0.02, m=8)
 MATCHED = Settings(updates=400, slots=8, ticks=24)

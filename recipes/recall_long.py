@@ -6,9 +6,9 @@ gated write holds.
     engram study recipes/recall_long.py
 """
 
-from engram.policies.build import Design
+from engram.policies.design import Design
+from engram.settings import Settings
 from engram.study import Arm, Study
-from engram.train import Settings
 
 STUDY = Study(
     name="recall_long",

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import engram
 
-# Rooms of one level never import one another. The programs, all "level 4" in the design, are three steps here: the
-# stages of the work, what runs several of them, and the command line in front of everything.
+# Rooms of one level never import one another. The programs, all "level 4" in the design, are four steps here: the
+# stages of the work, trainings side by side, what runs several stages, and the command line in front of everything.
 ROOMS = (
     ("__init__", "types", "carry", "stats", "provenance", "settings"),
     ("backbones", "memory", "world", "experts", "skills", "data", "envs"),
     ("policies",),
     ("session",),
     ("train", "rollout", "demos", "report", "serve"),
+    ("crew",),
     ("study", "quickstart", "bench"),
     ("cli", "__main__"),
 )

@@ -26,6 +26,11 @@ class Ticks:
     first: NDArray[np.bool_]
     valid: NDArray[np.bool_]
 
+    def trimmed(self) -> "Ticks":
+        """Without the last ticks that are padding in every slot: whole episodes end with the longest of them."""
+        end = int(np.flatnonzero(self.valid.any(0)).max(initial=0)) + 1
+        return Ticks(self.episode[:, :end], self.tick[:, :end], self.first[:, :end], self.valid[:, :end])
+
 
 class Schedule:
     """Streams of whole episodes: each slot plays its episodes back to back and never skips a tick.

@@ -37,7 +37,7 @@ class Windows(TorchDataset):
 
     def __getitem__(self, step: int) -> Window:
         """The window of `step` >= 0."""
-        ticks = self.schedule[step]
+        ticks = self.schedule[step].trimmed()
         start, length = self.dataset.starts[ticks.episode], self.dataset.lengths[ticks.episode]
         frame = start + ticks.tick
         ahead = frame[..., None] + np.arange(self.chunk)
