@@ -1,14 +1,15 @@
 """The main job, end to end: show that memory is what makes the difference.
 
-Demonstrations of a task and of its twin in which the cue stays visible; a memoryless policy and muVLA, trained on both
-with the same backbone, data, updates and frames; unseen episodes; interventions on memory; one page with all of it.
+Demonstrations of a task and of its twin in which the cue stays visible; for each of the two a memoryless policy and
+muVLA, with the same backbone, demonstrations, updates and frames; unseen episodes; interventions on memory; one page
+with all of it.
 Every step is resumable and is skipped when it is done.
 """
 
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +21,13 @@ from engram.data.seeds import TEST
 from engram.demos import collect
 from engram.envs.tabletop import audit, make
 from engram.policies import checkpoint
-from engram.policies.build import Design
+from engram.policies.design import Design
 from engram.report import figure, write
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
 from engram.rollout.records import read
+from engram.settings import Settings
 from engram.stats import mcnemar
-from engram.train import Settings
 
 console = Console(stderr=True)
 FILMS = 4
@@ -39,26 +40,33 @@ class Plan:
     task: str = "recall-color-3"
     demos: int = 250
     episodes: int = 200
-    settings: Settings = field(default_factory=lambda: Settings(updates=800))
-    designs: dict[str, Design] = field(default_factory=lambda: {"memoryless": Design(m=0), "mu_vla": Design(m=4)})
-    interventions: tuple[str, ...] = ("zero", "noise", "freeze", "reset", "swap")
+    settings: Settings = field(default_factory=lambda: Settings(updates=1000, slots=16))
+    designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=8), "memoryless": Design(m=0)})
+    interventions: tuple[str, ...] = ("zero", "noise", "swap", "freeze", "reset")
+    brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes
     delays: tuple[int, ...] = (2, 8, 20, 50)
-    delay_episodes: int = 60
+    delay_episodes: int = 40
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Task -> what is added to the names of its policies."""
+        return {self.task: "", f"{self.task}-visible": "-visible"}
 
 
 def quickstart(out: Path, updates: int | None = None, demos: int | None = None, episodes: int = 200) -> dict:
     """Run the plan in `out` and return its summary (also out/summary.json and out/report.html)."""
     plan = Plan()
-    settings = plan.settings if updates is None else Settings(updates=updates)
+    settings = plan.settings if updates is None else replace(plan.settings, updates=updates)
     plan = Plan(demos=demos or plan.demos, episodes=episodes, settings=settings)
     began, out = time.perf_counter(), Path(out)
     settle(plan, out)
-    trained = learn(plan, make_demos(plan, out), out)
+    make_demos(plan, out)
+    training = learn(plan, out)
     film_looks(plan, out)
     summary = measure(plan, out) | {
-        "train_seconds": round(sum(run["train_seconds"] for run in trained.values()), 1),
-        "frames_per_second_train": round(trained["mu_vla"]["frames_per_second"], 1),
-        "training": trained,
+        "train_seconds": round(sum(run["train_seconds"] for run in training.values()), 1),
+        "frames_per_second_train": round(training["mu_vla"]["frames_per_second"], 1),
+        "training": training,
         "wall_seconds": round(spent(out, time.perf_counter() - began), 1),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
@@ -82,47 +90,51 @@ def settle(plan: Plan, out: Path) -> None:
     file.write_text(json.dumps(asked, indent=1) + "\n")
 
 
-def make_demos(plan: Plan, out: Path) -> list[Path]:
+def make_demos(plan: Plan, out: Path) -> None:
     """Demonstrations of the task and of its visible twin: two data sets."""
-    folders = [out / "demos" / name for name in (plan.task, f"{plan.task}-visible")]
-    for seed, folder in enumerate(folders):
-        if not folder.exists():
-            collect(folder.name, plan.demos, folder, seed=seed)
-    return folders
+    for seed, task in enumerate(plan.tasks):
+        if not (out / "demos" / task).exists():
+            collect(task, plan.demos, out / "demos" / task, seed=seed)
 
 
-def learn(plan: Plan, data: list[Path], out: Path) -> dict[str, dict]:
+def learn(plan: Plan, out: Path) -> dict[str, dict]:
     """All policies, trained side by side on equal budgets; for each what its run says of itself."""
-    jobs = {name: Job(design, plan.settings, out / name) for name, design in plan.designs.items()}
-    missing = {name: job for name, job in jobs.items() if not trained(job)}
-    if missing:
-        fit_all(data, missing, threads=max(1, (os.cpu_count() or 1) // len(jobs)))
+    jobs = {
+        name + mark: Job((out / "demos" / task,), design, plan.settings, out / (name + mark))
+        for name, design in plan.designs.items()
+        for task, mark in plan.tasks.items()
+    }
+    fit_all({name: job for name, job in jobs.items() if not trained(job)})
     return {name: counters(job) for name, job in jobs.items()}
 
 
 def measure(plan: Plan, out: Path) -> dict:
     """Everything that the report shows, on test seeds."""
     seeds = range(TEST, TEST + plan.episodes)
-    visible = f"{plan.task}-visible"
+    few = seeds[: plan.delay_episodes]
 
     def evaluated(name: str, task: str = plan.task, seeds=seeds, intervention: str = "none", **options) -> dict:
+        file = eval_file(out, task, name, intervention, options)
         return evaluate_checkpoint(
-            out / name / "checkpoint", task, seeds, eval_file(out, task, name, intervention, options),
-            intervention=intervention, name=name, **options,
-        )  # fmt: skip
+            out / name / "checkpoint", task, seeds, file, intervention=intervention, name=name, **options
+        )
 
-    policies = {name: evaluated(name, videos=FILMS) for name in plan.designs}
-    curve = [
-        {**evaluated(name, seeds=seeds[: plan.delay_episodes], knobs={"delay_ticks": delay}), "delay": delay}
-        for name in plan.designs
-        for delay in plan.delays
-    ]
+    # The order of the page: memoryless first. The untouched episodes of muVLA keep their memories for the swap.
+    policies = {name: evaluated(name, videos=FILMS, keep_onset=name == "mu_vla") for name in ("memoryless", "mu_vla")}
+    curve = [{**evaluated("mu_vla", seeds=few, knobs={"delay_ticks": delay}), "delay": delay} for delay in plan.delays]
+    untouched = eval_file(out, plan.task, "mu_vla", "none", {})
+    interventions = {
+        kind: evaluated(
+            "mu_vla", intervention=kind, seeds=few if kind in ("freeze", "reset") else seeds, donors=untouched
+        )
+        for kind in plan.interventions
+    }
     return {
         "task": plan.task,
         "chance": audit.chance(plan.task),
         "policies": policies,
-        "visible": {name: evaluated(name, visible) for name in plan.designs},
-        "interventions": {kind: evaluated("mu_vla", intervention=kind) for kind in plan.interventions},
+        "visible": {name: evaluated(f"{name}-visible", f"{plan.task}-visible") for name in policies},
+        "interventions": interventions,
         "delay_curve": curve,
         "trained_delay": [2, 8],
         "paired": compare(plan, out),
@@ -130,7 +142,7 @@ def measure(plan: Plan, out: Path) -> dict:
         "notes": {
             "pretraining": "the backbone was pretrained on single frames of random scenes with privileged labels "
             "(engram/backbones/tiny_s.json); policies saw demonstrations alone",
-            "budget": "both policies: same backbone, demonstrations, updates and frames",
+            "budget": "both policies of a task: same backbone, demonstrations, updates and frames",
         },
     }
 

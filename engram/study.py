@@ -77,25 +77,25 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
     for start in range(0, len(missing), crew):
         some = missing[start : start + crew]
         console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
-        jobs = {f"{name}-seed{seed}": _job(study, out, name, seed) for name, seed in some}
-        fit_all(data, {name: job for name, job in jobs.items() if not trained(job)}, threads=1)
+        jobs = {f"{name} seed {seed}": _job(study, data, out, name, seed) for name, seed in some}
+        fit_all({name: job for name, job in jobs.items() if not trained(job)})
         for job in jobs.values():
             _test(study, job)
         _table(study, out, recipe, table)
     return table
 
 
-def _demos(study: Study, out: Path) -> list[Path]:
-    folders = [out / "demos" / task for task in study.tasks]
+def _demos(study: Study, out: Path) -> tuple[Path, ...]:
+    folders = tuple(out / "demos" / task for task in study.tasks)
     for seed, folder in enumerate(folders):
         if not folder.exists():
             collect(folder.name, study.demos, folder, seed=seed, **study.knobs)
     return folders
 
 
-def _job(study: Study, out: Path, name: str, seed: int) -> Job:
+def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:
     arm = study.arms[name]
-    return Job(arm.design, replace(arm.settings, seed=seed), _rows(out, name, seed).parent)
+    return Job(data, arm.design, replace(arm.settings, seed=seed), _rows(out, name, seed).parent)
 
 
 def _rows(out: Path, name: str, seed: int) -> Path:

@@ -23,7 +23,9 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
     with torch.no_grad():  # slots begin as questions, the only slots that a pretrained backbone has met
         head.expert.slots.add_(backbone.question)
     if design.memory == "recurrent":
-        memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std) if design.m else None
+        if not design.m or not design.carried:
+            return Through(spec, trunk, None, head, design.tbptt, design.replan, pause=design.m)
+        memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std)
         return Through(spec, trunk, memory, head, design.tbptt, design.replan)
     tokens = trunk.tokens_per_frame
     if design.memory == "first-frame":

@@ -10,6 +10,8 @@ class Design:
 
     memory       "recurrent" (muVLA), "first-frame" or "last-frames" (references)
     m            recurrent: number of memory tokens; 0 is the memoryless policy
+    carried      recurrent: False lets the m tokens think at every tick and carries nothing: a memoryless policy of
+                 the same size and compute
     rule         recurrent: "plain" (paper), "gated", or the rate of an ema (paper: 0.1)
     initial_std  recurrent: scale of the learned initial memory (paper: 0.02)
     tbptt        recurrent: K ticks that a gradient may cross; None is the whole window
@@ -20,7 +22,8 @@ class Design:
     """
 
     memory: Literal["recurrent", "first-frame", "last-frames"] = "recurrent"
-    m: int = 4
+    m: int = 8
+    carried: bool = True
     rule: float | str = "gated"
     initial_std: float = 1.0
     tbptt: int | None = None

@@ -25,12 +25,21 @@ from engram.types import Chunk, Observation, Spec, Window
 class Through(Policy):
     """muVLA on a backbone of two streams; `memory=None` is the memoryless reference.
 
+    pause     without a memory: tokens that think beside the scene at every tick but are not carried to the next. A
+              memoryless policy of the same size and compute as one with so many memory tokens; 0 is the plain policy
     tbptt     K >= 1 ticks, or None for the whole window (with episode-aligned windows: the whole episode)
     replan    ticks between two plans in deployment, 1..chunk; memory is written at every tick whatever it is
     """
 
     def __init__(
-        self, spec: Spec, trunk: Trunk, memory: Recurrent | None, head: Head, tbptt: int | None = None, replan: int = 1
+        self,
+        spec: Spec,
+        trunk: Trunk,
+        memory: Recurrent | None,
+        head: Head,
+        tbptt: int | None = None,
+        replan: int = 1,
+        pause: int = 0,
     ):
         super().__init__()
         self.spec, self.trunk, self.memory, self.head = spec, trunk, memory, head
@@ -39,9 +48,10 @@ class Through(Policy):
             raise ValueError(f"K (tbptt): expected at least 1 tick, or none for the whole window, found {tbptt}")
         if not 1 <= replan <= self.chunk:
             raise ValueError(f"replan: expected 1 to {self.chunk} ticks (the chunk), found {replan}")
-        # Identity of the memory positions, as RoPE gives it in the paper's backbone; they begin as questions, too.
+        # Identity of the slots, as RoPE gives it in the paper's backbone; they begin as questions, too.
+        slots = pause if memory is None else memory.initial.shape[0]
         question = trunk.backbone.question.detach()
-        self.place = None if memory is None else nn.Parameter(question + 0.02 * torch.randn_like(memory.initial))
+        self.place = nn.Parameter(question + 0.02 * torch.randn(slots, question.shape[1])) if slots else None
 
     def init(self, batch: int) -> Carry:
         return {} if self.memory is None else self.memory.init(batch)
@@ -56,13 +66,15 @@ class Through(Policy):
 
     def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         seen, use = self.trunk.window(window), window.valid.flatten()
-        if self.trunk.mask == "full":
+        if self.memory is None:
+            keys = self._context(carry, seen, window.obs.tick.flatten(), use)[1].rows(use)
+        elif self.trunk.mask == "full":
             carry, keys = self._chain(carry, seen, window)
             keys = keys.rows(use)
         else:
             context = seen.keys()
-            carry, made = (carry, None) if self.memory is None else self._insulated_chain(carry, context, window)
-            keys = context.rows(use) if made is None else context.rows(use).join(made[use])
+            carry, made = self._insulated_chain(carry, context, window)
+            keys = context.rows(use).join(made[use])
         loss = self.head.loss(self.trunk.backbone, keys, window)
         return loss, carry, {"loss": loss.detach()}
 
@@ -100,25 +112,27 @@ class Through(Policy):
         """The context pass of one tick: memory written where asked, and what action slots may attend to."""
         if self.trunk.mask == "insulated":
             keys = seen.keys()
-            if self.memory is None:
+            if self.place is None:
                 return carry, keys
             carry, made = self._remember(carry, keys, tick_B, write_B)
             return carry, keys.join(made)
         slots_BMD = self._slots(carry, seen.text, tick_B)
         hidden_BMD, kv, ok = self.trunk.backbone.think(seen.scene, seen.text, seen.text_ok, slots_BMD)
-        if self.memory is not None:
-            carry = self.memory.write(carry, hidden_BMD, tick_B, write_B)
-        return carry, Keys(kv, ok)
+        return self._write(carry, hidden_BMD, tick_B, write_B), Keys(kv, ok)
 
     def _remember(self, carry: Carry, keys: Keys, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Tensor]:
         """Insulated: the carry after memory has read the scene, and memory's own keys and values (B,L,2,M,D)."""
-        assert self.memory is not None
         hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, keys.kv, tick_B), *keys)
-        return self.memory.write(carry, hidden_BMD, tick_B, write_B), made
+        return self._write(carry, hidden_BMD, tick_B, write_B), made
+
+    def _write(self, carry: Carry, hidden_BMD: Tensor, tick_B: Tensor, write_B: Tensor) -> Carry:
+        return carry if self.memory is None else self.memory.write(carry, hidden_BMD, tick_B, write_B)
 
     def _slots(self, carry: Carry, like: Tensor, tick_B: Tensor) -> Tensor:
-        """Memory tokens at their places (none without a memory)."""
+        """Memory tokens, or the tokens that only think, at their places."""
         nothing = like.new_zeros(len(tick_B), 0, self.trunk.backbone.width)
-        if self.memory is None:
+        if self.place is None:
             return nothing
+        if self.memory is None:
+            return self.place.expand(len(tick_B), -1, -1)
         return self.memory.read(carry, nothing, tick_B)[0] + self.place

@@ -5,10 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from engram.policies import checkpoint
-from engram.rollout import interventions
+from engram.rollout import interventions, records
 from engram.rollout.evaluate import evaluate
 from engram.rollout.interventions import Intervention
-from engram.rollout.records import donors
 
 SIMPLE = {
     "zero": interventions.zero,
@@ -33,11 +32,14 @@ def evaluate_checkpoint(
     knobs: Mapping[str, object] | None = None,
     name: str | None = None,
     progress: bool = True,
+    keep_onset: bool = False,
+    donors: Path | None = None,
 ) -> dict:
     """The summary of `engram.rollout.evaluate` for the policy in `folder`.
 
     `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
-    checkpoint named after task and intervention. Raises ValueError for a wrong checkpoint, task, knob or name.
+    checkpoint named after task and intervention. For a swap, `donors` is an evaluation that kept its onsets
+    (`keep_onset`) and is played first if there is none. Raises ValueError for a wrong checkpoint, task, knob or name.
     """
     policy, _ = checkpoint.load(folder)
     if replan is not None:
@@ -53,10 +55,11 @@ def evaluate_checkpoint(
     )
     if intervention != "swap":
         change = None if intervention == "none" else _simple(intervention, at)
-        return play(out, intervention=change, video_first=videos)
-    untouched = out.with_name(out.stem + "-donors.jsonl")
-    play(untouched, keep_onset=True)
-    change = interventions.swap(donors(untouched), at)
+        return play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+    if donors is None:
+        donors = out.with_name(out.stem + "-donors.jsonl")
+        play(donors, keep_onset=True)
+    change = interventions.swap(records.donors(donors), at)
     return play(out, intervention=change, video_first=videos)
 
 
