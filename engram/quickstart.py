@@ -41,7 +41,7 @@ class Plan:
     demos: int = 250
     episodes: int = 200
     settings: Settings = field(default_factory=lambda: Settings(updates=1000, slots=16))
-    designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=8), "memoryless": Design(m=0)})
+    designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=4), "memoryless": Design(m=0)})
     interventions: tuple[str, ...] = ("zero", "noise", "swap", "freeze", "reset")
     brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes
     delays: tuple[int, ...] = (2, 8, 20, 50)

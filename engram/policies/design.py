@@ -22,7 +22,7 @@ class Design:
     """
 
     memory: Literal["recurrent", "first-frame", "last-frames"] = "recurrent"
-    m: int = 8
+    m: int = 4
     carried: bool = True
     rule: float | str = "gated"
     initial_std: float = 1.0
