@@ -35,27 +35,21 @@ class TrainingError(RuntimeError):
 
 
 def fit_all(jobs: Mapping[str, Job]) -> None:
-    """Train every job, one to a core at a time; each resumes where it was stopped.
+    """Train every job, one to a core at a time, in their order; each resumes where it was stopped.
 
-    Raises TrainingError naming the jobs that failed, after those beside them are done; what they printed stands above.
+    Raises TrainingError naming the jobs that failed, after all others are done; what they printed stands above.
     """
     # Blocks of many megabytes come and go with every update. glibc would hand each back to the system and have all its
     # pages faulted in again, a quarter of the time of an update here; the children read this when they start.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**33))
-    cores, names = os.cpu_count() or 1, list(jobs)
-    for start in range(0, len(names), cores):
-        some = {name: jobs[name] for name in names[start : start + cores]}
-        _side_by_side(some, threads=max(1, cores // len(some)))
-
-
-def _side_by_side(jobs: Mapping[str, Job], threads: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    crew = {name: context.Process(target=_train, args=(job, threads), daemon=True) for name, job in jobs.items()}
-    for process in crew.values():
-        process.start()
+    crew: dict[str, BaseProcess] = {}
     try:
-        _watch(crew, jobs)
+        with _bars(jobs) as bar:
+            while len(crew) < len(jobs) or any(process.is_alive() for process in crew.values()):
+                _start_or_wait(jobs, crew)
+                for task, job in zip(bar.task_ids, jobs.values(), strict=True):
+                    bar.update(task, completed=_step(job))
     finally:
         for process in crew.values():
             process.terminate()
@@ -63,6 +57,20 @@ def _side_by_side(jobs: Mapping[str, Job], threads: int) -> None:
     failed = [name for name, process in crew.items() if process.exitcode]
     if failed:
         raise TrainingError(f"expected every training to finish, found {', '.join(failed)} ended early; see above")
+
+
+def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess]) -> None:
+    """Start the next job if a core is free for it, else wait a moment for one."""
+    cores = os.cpu_count() or 1
+    running = [process for process in crew.values() if process.is_alive()]
+    if len(crew) < len(jobs) and len(running) < cores:
+        name = list(jobs)[len(crew)]
+        threads = max(1, cores // len(jobs))
+        context = multiprocessing.get_context("spawn")
+        crew[name] = context.Process(target=_train, args=(jobs[name], threads), daemon=True)
+        crew[name].start()
+    elif running:
+        running[0].join(POLL)
 
 
 def trained(job: Job) -> bool:
@@ -86,8 +94,8 @@ def _train(job: Job, threads: int) -> None:
     fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
 
 
-def _watch(crew: Mapping[str, BaseProcess], jobs: Mapping[str, Job]) -> None:
-    """A bar per job, read off its metrics, until all processes have ended."""
+def _bars(jobs: Mapping[str, Job]) -> Progress:
+    """A bar per job."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,17 +103,15 @@ def _watch(crew: Mapping[str, BaseProcess], jobs: Mapping[str, Job]) -> None:
         TimeElapsedColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        tasks = {name: bar.add_task(f"training {name}", total=job.settings.updates) for name, job in jobs.items()}
-        while any(process.is_alive() for process in crew.values()):
-            next(p for p in crew.values() if p.is_alive()).join(POLL)
-            for name, task in tasks.items():
-                bar.update(task, completed=_step(jobs[name].out / "metrics.jsonl"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    for name, job in jobs.items():
+        bar.add_task(f"training {name}", total=job.settings.updates)
+    return bar
 
 
-def _step(metrics: Path) -> int:
-    """The last update in a file of metrics; 0 before there is one."""
-    if not metrics.exists():
-        return 0
-    steps = [line.split(",", 1)[0] for line in metrics.read_text().splitlines() if line.endswith("}")]
-    return int(steps[-1].split(":")[1]) if steps else 0
+def _step(job: Job) -> int:
+    """The last update in a job's metrics; 0 before there is one."""
+    metrics = job.out / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    whole = [line for line in lines if line.endswith("}")]
+    return json.loads(whole[-1])["step"] if whole else 0

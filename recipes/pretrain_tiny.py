@@ -2,9 +2,7 @@
 
 The papers start from vision-language models pretrained elsewhere; this is our small stand-in. It sees random scenes one
 frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
-colour is the leftmost cube. A second stage teaches what every language model has: to say a word as its embedding (the
-answer to a colour question is matched with the embeddings of the words), and to be told a word by a slot that holds its
-embedding instead of by text ("touch the cube" with "red" in a slot, among slots of noise). Privileged labels (positions
+colour is the leftmost cube. Privileged labels (positions
 and colours from the simulator) are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from
 those of demonstrations, validation and test.
 
@@ -30,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.backbones.tiny import IMAGE_TOKENS, PACKAGED, SIZES, Tiny, word_ids
+from engram.backbones.tiny import IMAGE_TOKENS, PACKAGED, SIZES, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.envs.tabletop.frames import scenes
 from engram.envs.tabletop.scene import COLORS
@@ -38,18 +36,16 @@ from engram.envs.tabletop.scene import COLORS
 CONSOLE = Console(stderr=True)
 NAMES = list(COLORS)
 SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "nearest": (1, -1), "farthest": (1, 1)}
-COLOR_WORDS = torch.tensor([word_ids(name)[0] for name in NAMES])
 SCALE = 0.2  # metres per unit of the position outputs
 
 
 @dataclass(frozen=True)
 class Args:
-    """Settings; the defaults make the weights that ship. `updates` of the first stage, then `words` of the second."""
+    """Settings; the defaults make the weights that ship."""
 
     size: str = "s"
     scenes: int = 40_000
     updates: int = 5_000
-    words: int = 2_000
     frames: int = 64
     questions: int = 4
     lr: float = 1.5e-3
@@ -182,38 +178,10 @@ def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     return loss + 0.3 * F.cross_entropy(colour, truth[:, 6].long(), ignore_index=-1)
 
 
-def told(backbone: Tiny, scene: Tensor, colors: Tensor, noise: Tensor) -> Tensor:
-    """Hidden states of "touch the cube" where the colour is told by a slot that holds the word's embedding.
-
-    `scene` are insulated keys and values; `noise` (B, n, D) are slots that say nothing. As in a policy, slots that tell
-    run first and the slot that acts attends to them.
-    """
-    text, text_ok = backbone.text_keys(["touch the cube"] * len(scene))
-    keys, ok = torch.cat([scene, text], 3), F.pad(text_ok, (scene.shape[3], 0), value=True)
-    slots = torch.cat([backbone.words(COLOR_WORDS[colors]).unsqueeze(1), noise], 1) + backbone.question
-    _, made = backbone.ask(slots, keys, ok)
-    keys, ok = torch.cat([keys, made], 3), F.pad(ok, (0, slots.shape[1]), value=True)
-    return backbone.ask(backbone.question.expand(len(scene), 1, -1), keys, ok)[0][:, 0]
-
-
-def words_loss(backbone: Tiny, answers: Answers, seen: Tensor, proprio: Tensor, positions: Tensor, rng) -> Tensor:
-    """Second stage: touch what a slot tells. `positions` (B, 9, 3) in metres, NaN where there is no cube."""
-    colors = torch.tensor([rng.choice(np.flatnonzero(~np.isnan(p[:, 0]))) for p in positions.numpy()])
-    target = (positions[torch.arange(len(colors)), colors] - proprio[:, :3]) / SCALE
-    noise = torch.randn(len(colors), int(rng.integers(4)), backbone.width)
-    hidden = told(backbone, backbone.scene_keys(seen, proprio), colors, noise)
-    return F.smooth_l1_loss(answers(hidden)[0], target, beta=0.3)
-
-
-def spoken(backbone: Tiny, hidden: Tensor) -> Tensor:
-    """Logits of the nine colour words: the hidden state against their embeddings."""
-    return hidden @ backbone.words(COLOR_WORDS).T / backbone.width**0.5
-
-
 def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
     """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
     started = time.time()
-    for step in track(range(first, args.updates + args.words), "pretraining", console=CONSOLE):
+    for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
         rng = np.random.default_rng((args.seed, step))
         torch.manual_seed(step)
         full = step % 4 == 3
@@ -224,14 +192,11 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         seen, positions = backbone.see(images), torch.from_numpy(data["positions"][rows])
         hidden = forward(backbone, seen, proprio, texts, full)
         loss = loss_of(answers, hidden, truth) + answers.glance_loss(seen, positions)
-        if step >= args.updates:
-            loss = loss + 0.3 * F.cross_entropy(spoken(backbone, hidden), truth[:, 6].long(), ignore_index=-1)
-            loss = loss + words_loss(backbone, answers, seen, proprio, positions, rng)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % args.save == 0 or step + 1 == args.updates + args.words:
+        if (step + 1) % args.save == 0 or step + 1 == args.updates:
             metrics = {"loss": round(loss.item(), 4)} | evaluate(backbone, answers, held)
             print(json.dumps(metrics | {"step": step + 1, "seconds": round(time.time() - started)}), flush=True)
             parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
@@ -241,11 +206,8 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
 
 
 def rate(args: Args, step: int) -> float:
-    """Learning rate: warm-up and cosine in each stage, the second from a third as high."""
-    stage, length, high = step, args.updates, args.lr
-    if step >= args.updates:
-        stage, length, high = step - args.updates, args.words, args.lr / 3
-    return high * min(1, (stage + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * stage / length))
+    """Learning rate: warm-up, then a cosine."""
+    return args.lr * min(1, (step + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
 
 
 def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
@@ -276,22 +238,7 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
         result[f"{name}_median_mm"] = round(float(error.median()), 2)
         result[f"{name}_within_15mm"] = round(float((error < 15).float().mean()), 4)
         result[f"{name}_colour"] = round(float(torch.cat(right).float().mean()), 4)
-    return result | told_metrics(backbone, answers, held)
-
-
-@torch.inference_mode()
-def told_metrics(backbone: Tiny, answers: Answers, held: dict) -> dict:
-    """The second stage on held-out scenes: error of a touch told by a slot, and colours said as words."""
-    rows, rng = np.arange(1000, 1500), np.random.default_rng(7)
-    images, proprio, texts, truth = batch(held, rows, 4, rng, augment=False)
-    seen, positions = backbone.see(images), torch.from_numpy(held["positions"][rows])
-    colors = torch.tensor([rng.choice(np.flatnonzero(~np.isnan(p[:, 0]))) for p in positions.numpy()])
-    hidden = told(backbone, backbone.scene_keys(seen, proprio), colors, torch.zeros(len(rows), 0, backbone.width))
-    error = answers(hidden)[0] * SCALE + proprio[:, :3] - positions[torch.arange(len(rows)), colors]
-    asked = truth[:, 6] >= 0
-    said = spoken(backbone, forward(backbone, seen, proprio, texts, False))[asked].argmax(-1) == truth[asked, 6]
-    median = float(error[:, :2].norm(dim=1).median()) * 1000
-    return {"told_median_mm": round(median, 2), "spoken_colour": round(float(said.float().mean()), 4)}
+    return result
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
