@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from engram import stats
 from engram.envs.tabletop import CAMERAS, TASKS, audit, frames, make, scene
-from engram.envs.tabletop.expert import Detour, expert_action
+from engram.envs.tabletop.expert import expert_action
 from engram.envs.tabletop.recall import GRID, JITTER
 from engram.envs.tabletop.table import Table
 from engram.envs.vector import EnvError, VectorEnv
@@ -428,21 +428,3 @@ def test_missing_simulator_is_named():
     code = "import sys; sys.modules['mujoco'] = None; import engram.envs.tabletop.recall"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'needs MuJoCo; install it with: pip install "engram-vla[tabletop]"' in done.stderr
-
-
-def test_a_detour_heads_for_a_wrong_cube_and_keeps_its_height():
-    env = make("recall-color-3", images=False)
-    strayed = 0
-    for seed in range(20):
-        env.reset(seed=seed)
-        detour, over = Detour(np.random.default_rng(seed)), False
-        while not over:
-            wanted = expert_action(env)
-            action = detour(env, wanted)
-            if not np.array_equal(action, wanted):
-                strayed += 1
-                assert action[2] >= 0
-            over = any(env.step(action)[2:4])
-        assert env.unwrapped.choice == env.unwrapped.answer
-    assert strayed > 20
-    env.close()
