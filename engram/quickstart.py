@@ -23,11 +23,10 @@ from engram.envs.tabletop import audit, make
 from engram.policies import checkpoint
 from engram.policies.design import Design
 from engram.report import figure, write
+from engram.rollout import compare
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
-from engram.rollout.records import read
 from engram.settings import Settings
-from engram.stats import mcnemar
 
 console = Console(stderr=True)
 FILMS = 4
@@ -140,7 +139,7 @@ def measure(plan: Plan, out: Path) -> dict:
         "interventions": interventions,
         "delay_curve": curve,
         "trained_delay": [2, 8],
-        "paired": compare(plan, out),
+        "paired": paired(plan, out),
         "seeds": {"demonstrations": "1000000...", "test": [seeds[0], seeds[-1]]},
         "notes": {
             "pretraining": "the backbone was pretrained on single frames of random scenes with privileged labels "
@@ -157,11 +156,11 @@ def eval_file(out: Path, task: str, name: str, intervention: str, options: dict)
     return out / folder / f"{task}-{name}-{intervention}{marks}.jsonl"
 
 
-def compare(plan: Plan, out: Path) -> dict:
-    """Paired test of muVLA against the memoryless policy over the same seeds (McNemar, exact)."""
-    theirs, ours = (read(eval_file(out, plan.task, name, "none", {})) for name in ("memoryless", "mu_vla"))
-    p_value = mcnemar([line["success"] for line in ours], [line["success"] for line in theirs])
-    return {"a": "mu_vla", "b": "memoryless", "p_value": p_value, "episodes": len(ours)}
+def paired(plan: Plan, out: Path) -> dict:
+    """Paired test of muVLA against the memoryless policy over the same seeds."""
+    ours, theirs = (eval_file(out, plan.task, name, "none", {}) for name in ("mu_vla", "memoryless"))
+    test = compare(ours, theirs)
+    return {"a": "mu_vla", "b": "memoryless", "p_value": test["p"], "episodes": test["episodes"]}
 
 
 def film_looks(plan: Plan, out: Path) -> None:

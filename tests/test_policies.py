@@ -25,6 +25,7 @@ B, T = 3, 6
 MASKS = ("insulated", "full")
 DESIGNS = {
     **{f"memoryless-{mask}": Design(m=0, mask=mask, loss="l1") for mask in MASKS},
+    **{f"uncarried-{mask}": Design(m=2, carried=False, mask=mask, loss="l1") for mask in MASKS},
     **{
         f"recurrent-{rule}-K{K}-{mask}": Design(m=2, rule=rule, tbptt=K, mask=mask, loss="l1")
         for mask, (rule, K) in product(MASKS, [("plain", 2), ("gated", None), (0.1, 1)])  # K itself: test_masks.py
@@ -32,7 +33,7 @@ DESIGNS = {
     **{f"first-frame-{mask}": Design(memory="first-frame", mask=mask, loss="l1") for mask in MASKS},
     **{f"last-frames-{mask}": Design(memory="last-frames", frames=3, mask=mask, loss="l1") for mask in MASKS},
 }
-REMEMBERS = [name for name in DESIGNS if not name.startswith("memoryless")]
+REMEMBERS = [name for name in DESIGNS if not name.startswith(("memoryless", "uncarried"))]
 
 
 class Wrapped(Policy):
@@ -284,7 +285,7 @@ def test_what_was_seen_at_the_first_tick_reaches_later_plans(name):
     differ(a[:, late], b[:, late])
 
 
-@pytest.mark.parametrize("name", ["memoryless-insulated", "memoryless-full"])
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name not in REMEMBERS])
 def test_a_memoryless_policy_plans_from_the_present_alone(name):
     policy, window = made(name), plain_window()
     (carry, a), (_, b) = stream(policy, window), stream(policy, changed(window, slice(B), slice(T - 1)))
