@@ -2,9 +2,9 @@
 
 The papers start from vision-language models pretrained elsewhere; this is our small stand-in. It sees random scenes one
 frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
-colour is the leftmost cube. Privileged labels (positions
-and colours from the simulator) are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from
-those of demonstrations, validation and test.
+colour is the leftmost cube, where is the cube of its colour. Privileged labels (positions and colours from the simulator)
+are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from those of demonstrations,
+validation and test.
 
     python recipes/pretrain_tiny.py                    # resumes from runs/pretrain_tiny
     python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
@@ -55,6 +55,35 @@ class Args:
     install: bool = False
 
 
+@dataclass(frozen=True)
+class Scene:
+    """The cubes of a scene, (N,3) metres, and their colours (N,), as numbers of NAMES; which colour is there twice."""
+
+    cubes: np.ndarray
+    colors: np.ndarray
+    twin_color: int
+    gripper: np.ndarray
+
+    @classmethod
+    def row(cls, data: dict[str, np.ndarray], row: int) -> "Scene":
+        """A row of the scenes drawn."""
+        there = np.flatnonzero(~np.isnan(data["positions"][row, :, 0]))
+        cubes, colors, twin = data["positions"][row, there], there, int(data["twin_color"][row])
+        if twin >= 0:
+            cubes, colors = np.vstack([cubes, data["twin"][row]]), np.append(colors, twin)
+        return cls(cubes, colors, twin, data["proprio"][row, :3])
+
+    @property
+    def unlike_twin(self) -> np.ndarray:
+        """All colours, there or not, but the one that is there twice."""
+        return np.delete(np.arange(len(NAMES)), self.twin_color) if self.twin_color >= 0 else np.arange(len(NAMES))
+
+    def at(self, side: str) -> int:
+        """The cube at one end of the table."""
+        axis, sign = SIDES[side]
+        return int(np.argmax(sign * self.cubes[:, axis]))
+
+
 class Answers(nn.Module):
     """What reads answers off the backbone; thrown away afterwards.
 
@@ -70,13 +99,14 @@ class Answers(nn.Module):
     def forward(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.head(hidden_BD).split([3, 1, len(NAMES)], -1)
 
-    def glance_loss(self, seen_BND: Tensor, positions_BKX: Tensor) -> Tensor:
+    def glance_loss(self, seen_BND: Tensor, positions_BKX: Tensor, twin_color_B: Tensor) -> Tensor:
         """Presence and position of all nine colours; `positions` is (B, 9, 3) in metres, NaN where there is no cube."""
         position, present = self.glance(seen_BND.flatten(1)).unflatten(1, (len(NAMES), 4)).split([3, 1], -1)
         there_BK = ~positions_BKX[..., 0].isnan()
-        error = F.mse_loss(position, positions_BKX.nan_to_num() / SCALE, reduction="none").mean(-1)
         presence = F.binary_cross_entropy_with_logits(present[..., 0], there_BK.float())
-        return (error * there_BK).sum() / there_BK.sum() + 0.2 * presence
+        error = F.mse_loss(position, positions_BKX.nan_to_num() / SCALE, reduction="none").mean(-1)
+        once_BK = there_BK & (twin_color_B.unsqueeze(1) != torch.arange(len(NAMES)))  # a twin's place is either
+        return (error * once_BK).sum() / once_BK.sum() + 0.2 * presence
 
 
 def main(args: Args) -> None:
@@ -116,29 +146,52 @@ def make_shard(job: tuple[Path, int, int]) -> None:
     new.rename(path)
 
 
-def question(rng: np.random.Generator, positions: np.ndarray, gripper: np.ndarray) -> tuple[str, np.ndarray]:
-    """A question about one scene and its answer: (text, [position 3, has position, present, asks presence, colour]).
-
-    `positions` is (9, 3) by colour, NaN where there is no such cube.
-    """
-    there = np.flatnonzero(~np.isnan(positions[:, 0]))
+def question(rng: np.random.Generator, scene: Scene) -> tuple[str, np.ndarray]:
+    """A question about one scene and its answer: (text, [position 3, has position, present, asks presence, colour])."""
+    if scene.twin_color >= 0 and rng.random() < 0.6:
+        return compare(rng, scene)
     kind = rng.choice(["touch", "touch", "where", "side", "hand"])
-    answer = np.zeros(7, np.float32)
-    answer[6] = -1
     if kind in ("touch", "where"):
-        color = rng.choice(there) if rng.random() < 0.9 else rng.integers(len(NAMES))
-        present = not np.isnan(positions[color, 0])
-        answer[4:6] = present, 1
-        if present:
-            answer[:3], answer[3] = (positions[color] - (gripper if kind == "touch" else 0)) / SCALE, 1
-        return (f"touch the {NAMES[color]} cube" if kind == "touch" else f"where is the {NAMES[color]} cube"), answer
+        return locate(rng, scene, kind)
     if kind == "side":
         side = rng.choice(list(SIDES))
-        axis, sign = SIDES[side]
-        answer[6] = there[np.argmax(sign * positions[there, axis])]
-        return f"what colour is the {side} cube", answer
-    answer[6] = there[np.argmin(np.linalg.norm(positions[there, :2] - gripper[:2], axis=1))]
-    return "what colour is the cube below the gripper", answer
+        return f"what colour is the {side} cube", colour(scene.colors[scene.at(side)])
+    below = np.argmin(np.linalg.norm(scene.cubes[:, :2] - scene.gripper[:2], axis=1))
+    return "what colour is the cube below the gripper", colour(scene.colors[below])
+
+
+def locate(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, np.ndarray]:
+    """Where is the cube of a colour, or which way is it from the hand? Now and then there is none."""
+    single = scene.colors[scene.colors != scene.twin_color]  # of two red cubes, which is "the red cube"?
+    color = rng.choice(single) if len(single) and rng.random() < 0.9 else rng.choice(scene.unlike_twin)
+    text = f"touch the {NAMES[color]} cube" if kind == "touch" else f"where is the {NAMES[color]} cube"
+    found = np.flatnonzero(scene.colors == color)
+    answer = np.array([0, 0, 0, 0, len(found), 1, -1], np.float32)
+    return text, place(scene, kind, found[0], answer) if len(found) else answer
+
+
+def compare(rng: np.random.Generator, scene: Scene) -> tuple[str, np.ndarray]:
+    """Of two cubes alike: their colour, or where the one is whose twin is the leftmost cube."""
+    ends = [side for side in SIDES if scene.colors[scene.at(side)] == scene.twin_color]
+    if not ends or rng.random() < 0.2:
+        return "what colour are the two cubes alike", colour(scene.twin_color)
+    side, kind = rng.choice(ends), rng.choice(["touch", "touch", "where"])
+    pair = np.flatnonzero(scene.colors == scene.twin_color)
+    other = pair[pair != scene.at(side)][0]
+    text = f"touch the cube in the colour of the {side} cube" if kind == "touch" else f"where is the {side} cubes twin"
+    return text, place(scene, kind, other, np.array([0, 0, 0, 0, 0, 0, -1], np.float32))
+
+
+def colour(name: int) -> np.ndarray:
+    """The answer to what colour something is."""
+    return np.array([0, 0, 0, 0, 0, 0, name], np.float32)
+
+
+def place(scene: Scene, kind: str, cube: int, answer: np.ndarray) -> np.ndarray:
+    """The answer with a cube's position, from the gripper if it is to be touched."""
+    answer[:3] = (scene.cubes[cube] - (scene.gripper if kind == "touch" else 0)) / SCALE
+    answer[3] = 1
+    return answer
 
 
 def batch(data: dict[str, np.ndarray], rows: np.ndarray, questions: int, rng: np.random.Generator, augment: bool):
@@ -148,7 +201,7 @@ def batch(data: dict[str, np.ndarray], rows: np.ndarray, questions: int, rng: np
         gain = torch.from_numpy(rng.uniform(0.9, 1.1, (len(rows), 2, 1, 1, 1)).astype(np.float32))
         noise = torch.randn(images.shape) * 2
         images = (images * gain + noise).clamp(0, 255).to(torch.uint8)
-    pairs = [question(rng, data["positions"][r], data["proprio"][r, :3]) for r in rows for _ in range(questions)]
+    pairs = [question(rng, scene) for scene in (Scene.row(data, row) for row in rows) for _ in range(questions)]
     answers = torch.from_numpy(np.stack([answer for _, answer in pairs]))
     return images, torch.from_numpy(data["proprio"][rows]), [text for text, _ in pairs], answers
 
@@ -189,9 +242,9 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         images, proprio, texts, truth = batch(data, rows, 2 if full else args.questions, rng, augment=True)
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
-        seen, positions = backbone.see(images), torch.from_numpy(data["positions"][rows])
+        seen, labels = backbone.see(images), (torch.from_numpy(data[key][rows]) for key in ("positions", "twin_color"))
         hidden = forward(backbone, seen, proprio, texts, full)
-        loss = loss_of(answers, hidden, truth) + answers.glance_loss(seen, positions)
+        loss = loss_of(answers, hidden, truth) + answers.glance_loss(seen, *labels)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 1.0)
         optimizer.step()
@@ -223,20 +276,24 @@ def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
 
 @torch.inference_mode()
 def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
-    """Median position error (mm), share within 15 mm, and colour accuracy on held-out scenes, for both masks."""
+    """Median position error (mm), share within 15 mm, colour accuracy; twins apart; held-out scenes, both masks."""
     result = {}
     for full in (False, True):
-        errors, right = [], []
+        name = "full" if full else "insulated"
+        errors, twins, right = [], [], []
         for start in range(0, 1000, 100):
             rng = np.random.default_rng((7, start))
             images, proprio, texts, truth = batch(held, np.arange(start, start + 100), 4, rng, augment=False)
             position, _, colour = answers(forward(backbone, backbone.see(images), proprio, texts, full))
             where, asked = truth[:, 3] > 0, truth[:, 6] >= 0
-            errors.append((position - truth[:, :3])[where][:, :2].norm(dim=1) * SCALE * 1000)
+            twin = torch.tensor(["twin" in text or "of the" in text for text in texts]) & where
+            error = (position - truth[:, :3])[:, :2].norm(dim=1) * SCALE * 1000
+            errors.append(error[where & ~twin])
+            twins.append(error[twin])
             right.append(colour[asked].argmax(-1) == truth[asked, 6])
-        error, name = torch.cat(errors), "full" if full else "insulated"
-        result[f"{name}_median_mm"] = round(float(error.median()), 2)
-        result[f"{name}_within_15mm"] = round(float((error < 15).float().mean()), 4)
+        for kind, error in ((name, torch.cat(errors)), (f"{name}_twin", torch.cat(twins))):
+            result[f"{kind}_median_mm"] = round(float(error.median()), 2)
+            result[f"{kind}_within_15mm"] = round(float((error < 15).float().mean()), 4)
         result[f"{name}_colour"] = round(float(torch.cat(right).float().mean()), 4)
     return result
 

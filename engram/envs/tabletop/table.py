@@ -20,6 +20,7 @@ PICTURE = 256  # side of the picture for people
 DELTA = np.array([0.04, 0.04, 0.04, 0.25, 0.25, 0.25])  # metres and radians per tick at |action| = 1
 LOW = np.array([-scene.REACH, -scene.REACH, 0.02, -0.25, -0.25, -1.2])
 HIGH = np.array([scene.REACH, scene.REACH, 0.22, 0.25, 0.25, 1.2])
+ON_STAND = (*scene.STAND, scene.STAND_HEIGHT + scene.CUBE / 2)  # centre of a cube that stands on the stand
 
 
 class Table:
@@ -53,14 +54,16 @@ class Table:
         self.data.qacc_warmstart[:] = 0  # the solver must not remember the episode before
         mujoco.mj_forward(self.model, self.data)
 
-    def place(self, cubes: Mapping[str, Sequence[float] | np.ndarray], cue: str | None = None) -> None:
-        """Show exactly these cubes (colour -> centre, metres) and, on the stand, a cube in the colour of the cue."""
+    def place(
+        self, cubes: Mapping[str, Sequence[float] | np.ndarray], extra: str | None = None, at: Sequence[float] = ON_STAND
+    ) -> None:
+        """Show exactly these cubes (colour -> centre, metres) and one more in any colour, on the stand or `at`."""
         self.data.mocap_pos[:] = scene.HIDDEN
         for color, position in cubes.items():
             self.data.mocap_pos[self._body[color]] = position
-        if cue is not None:
-            self.data.mocap_pos[self._cue_body] = on_stand()
-            self.model.geom_rgba[self._cue_geom, :3] = scene.COLORS[cue]
+        if extra is not None:
+            self.data.mocap_pos[self._cue_body] = at
+            self.model.geom_rgba[self._cue_geom, :3] = scene.COLORS[extra]
         mujoco.mj_forward(self.model, self.data)
 
     def move(self, action: np.ndarray) -> str | None:
@@ -116,11 +119,6 @@ class Table:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         return renderer.render()
-
-
-def on_stand() -> tuple[float, float, float]:
-    """Centre of a cube that stands on the stand."""
-    return (*scene.STAND, scene.STAND_HEIGHT + scene.CUBE / 2)
 
 
 def _joints(pose: np.ndarray) -> np.ndarray:
