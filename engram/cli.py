@@ -3,7 +3,7 @@
 import errno
 import json
 import sys
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +19,12 @@ DO = {errno.ENOSPC: "make room and run the same command again, nothing that was 
 
 
 def _unchecked(kind: type) -> type:
-    """A dataclass with the fields of `kind` and none of its checks.
+    """A dataclass with the fields of `kind`, their help, and none of its checks.
 
     The parser makes this one; `kind` itself is made where what it refuses becomes one sentence, like all wrong input.
     """
-    return make_dataclass(kind.__name__, [(f.name, f.type, field(default=f.default)) for f in fields(kind)])
+    nothing = {"__post_init__": lambda self: None}
+    return make_dataclass(kind.__name__, [], bases=(kind,), namespace=nothing, frozen=True)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.train import fit
 
+CONTEXT = multiprocessing.get_context("spawn")
 POLL = 0.5  # seconds between two looks at the metrics of the others
 
 
@@ -37,37 +40,43 @@ class TrainingError(RuntimeError):
 def fit_all(jobs: Mapping[str, Job]) -> None:
     """Train every job, one to a core at a time, in their order; each resumes where it was stopped.
 
-    Raises TrainingError naming the jobs that failed, after all others are done; what they printed stands above.
+    After all others are done, raises ValueError with what a job found wrong in its input, or TrainingError naming the
+    jobs that failed otherwise; what they printed stands above.
     """
     # Blocks of many megabytes come and go with every update. glibc would hand each back to the system and have all its
     # pages faulted in again, a quarter of the time of an update here; the children read this when they start.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**33))
     crew: dict[str, BaseProcess] = {}
+    refusals = CONTEXT.SimpleQueue()
     try:
         with _bars(jobs) as bar:
             while len(crew) < len(jobs) or any(process.is_alive() for process in crew.values()):
-                _start_or_wait(jobs, crew)
+                _start_or_wait(jobs, crew, refusals)
                 for task, job in zip(bar.task_ids, jobs.values(), strict=True):
                     bar.update(task, completed=_step(job))
     finally:
         for process in crew.values():
             process.terminate()
             process.join()
+    sentences = []
+    while not refusals.empty():
+        sentences.append(refusals.get())
+    if sentences:
+        raise ValueError("; ".join(dict.fromkeys(sentences)))  # one data set may be wrong for all
     failed = [name for name, process in crew.items() if process.exitcode]
     if failed:
         raise TrainingError(f"expected every training to finish, found {', '.join(failed)} ended early; see above")
 
 
-def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess]) -> None:
+def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess], refusals: SimpleQueue) -> None:
     """Start the next job if a core is free for it, else wait a moment for one."""
     cores = os.cpu_count() or 1
     running = [process for process in crew.values() if process.is_alive()]
     if len(crew) < len(jobs) and len(running) < cores:
         name = list(jobs)[len(crew)]
         threads = max(1, cores // len(jobs))
-        context = multiprocessing.get_context("spawn")
-        crew[name] = context.Process(target=_train, args=(jobs[name], threads), daemon=True)
+        crew[name] = CONTEXT.Process(target=_train, args=(jobs[name], threads, refusals), daemon=True)
         crew[name].start()
     elif running:
         running[0].join(POLL)
@@ -89,9 +98,13 @@ def counters(job: Job) -> dict:
     }  # fmt: skip
 
 
-def _train(job: Job, threads: int) -> None:
+def _train(job: Job, threads: int, refusals: SimpleQueue) -> None:
     torch.set_num_threads(threads)
-    fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
+    try:
+        fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
+    except (ValueError, OSError) as error:  # wrong input: one sentence in the parent, not a traceback here
+        refusals.put(str(error))
+        sys.exit(2)
 
 
 def _bars(jobs: Mapping[str, Job]) -> Progress:

@@ -6,34 +6,36 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Settings:
-    """What is shown, how long and how fast to learn.
-
-    slots     episodes played side by side (rows of a window)
-    ticks     ticks of a window: one optimizer step per window. "episode": one whole episode each
-    loader    "episodic", or "shuffled": independent frames, for policies without memory alone
-    start     "pretrained" (the shipped `tiny` weights) or "scratch"
-    updates   optimizer steps; warmup of them at the start, then a cosine down to a tenth
-    lr        peak learning rate of AdamW; weight_decay applies to matrices alone, never to the initial memory
-    clip      gradient norm bound (the share of clipped steps is logged)
-    save      updates between two checkpoints; log: between two lines of metrics
-    workers   loader processes (batches do not depend on it)
-    tensorboard   show metrics in OUT/tensorboard too, if TensorBoard is installed
-    """
+    """What is shown, how long and how fast to learn."""
 
     updates: int = 1000
+    """Optimizer steps, one per window."""
     slots: int = 8
+    """Episodes played side by side: rows of a window."""
     ticks: int | Literal["episode"] = "episode"
+    """Ticks of a window; "episode": one whole episode in each row."""
     loader: Literal["episodic", "shuffled"] = "episodic"
+    """shuffled: independent frames, for policies without memory alone."""
     start: Literal["pretrained", "scratch"] = "pretrained"
+    """The weights to begin with: those that ship, or random ones."""
     seed: int = 0
+    """Of the random weights and of the order of the demonstrations."""
     lr: float = 2e-3
+    """Peak learning rate of AdamW; a cosine ends it at a tenth."""
     warmup: int = 50
+    """Updates in which the learning rate rises."""
     weight_decay: float = 0.01
+    """Of matrices alone, never of the initial memory."""
     clip: float = 1.0
+    """Bound of the gradient norm; the share of clipped steps is logged."""
     save: int = 100
+    """Updates between two checkpoints."""
     log: int = 20
+    """Updates between two lines of metrics."""
     workers: int = 0
+    """Loader processes; the batches do not depend on it."""
     tensorboard: bool = True
+    """Show metrics in OUT/tensorboard too, if TensorBoard is installed."""
 
     def __post_init__(self):
         for name in ("updates", "slots", "save", "log"):

@@ -89,12 +89,15 @@ class Answers(nn.Module):
 
     `head` reads a question's hidden state: position (3), presence (1), colour (9). `glance` reads where the cube of
     each colour is straight off the vision tokens: without words to understand first, the tower sees within minutes.
+    `pair` reads where the two cubes of one colour are off what the context stream makes of the tokens before its last
+    layer: with that, the stream compares.
     """
 
     def __init__(self, width: int):
         super().__init__()
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 + len(NAMES)))
         self.glance = nn.Linear(2 * IMAGE_TOKENS * width, 4 * len(NAMES))
+        self.pair = nn.Linear(2 * IMAGE_TOKENS * width, 7)
 
     def forward(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.head(hidden_BD).split([3, 1, len(NAMES)], -1)
@@ -107,6 +110,14 @@ class Answers(nn.Module):
         error = F.mse_loss(position, positions_BKX.nan_to_num() / SCALE, reduction="none").mean(-1)
         once_BK = there_BK & (twin_color_B.unsqueeze(1) != torch.arange(len(NAMES)))  # a twin's place is either
         return (error * once_BK).sum() / once_BK.sum() + 0.2 * presence
+
+    def pair_loss(self, compared_BND: Tensor, pair_B6: Tensor) -> Tensor:
+        """Whether two cubes are alike, and where they are; `pair` is (B, 6) in metres, the far one first, or NaN."""
+        there_B = ~pair_B6[:, 0].isnan()
+        found = self.pair(compared_BND[:, : 2 * IMAGE_TOKENS].flatten(1))
+        error_B = F.mse_loss(found[:, :6], pair_B6.nan_to_num() / SCALE, reduction="none").mean(-1)
+        presence = F.binary_cross_entropy_with_logits(found[:, 6], there_B.float())
+        return (error_B * there_B).sum() / there_B.sum().clamp(min=1) + 0.3 * presence
 
 
 def main(args: Args) -> None:
@@ -219,6 +230,23 @@ def forward(backbone: Tiny, seen: Tensor, proprio: Tensor, texts: list[str], ful
     return backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
 
 
+def compared(backbone: Tiny, seen: Tensor, proprio: Tensor) -> Tensor:
+    """The scene's tokens before the last layer of the context stream, insulated: what keys and values there hold."""
+    x_BND = backbone.embed(seen, proprio)
+    for layer in backbone.context.layers[:-1]:
+        q_BND, kv_BXND = layer.project(x_BND)
+        x_BND = layer.finish(x_BND, layer.attend(q_BND, kv_BXND, None))
+    return x_BND
+
+
+def pairs(data: dict[str, np.ndarray], rows: np.ndarray) -> Tensor:
+    """Where the two cubes alike are, the far one first: (B, 6) metres, NaN where there are none."""
+    one, other = data["positions"][rows, data["twin_color"][rows]], data["twin"][rows]
+    far = (one[:, 1] > other[:, 1])[:, None]
+    found = np.where(far, np.hstack([one, other]), np.hstack([other, one]))
+    return torch.from_numpy(np.where(np.isnan(other[:, :1]), np.nan, found).astype(np.float32))
+
+
 def loss_of(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     """Position (Huber), presence and colour, each over the questions that ask for it."""
     position, present, colour = answers(hidden)
@@ -244,13 +272,14 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
             group["lr"] = rate(args, step)
         seen, labels = backbone.see(images), (torch.from_numpy(data[key][rows]) for key in ("positions", "twin_color"))
         hidden = forward(backbone, seen, proprio, texts, full)
-        loss = loss_of(answers, hidden, truth) + answers.glance_loss(seen, *labels)
+        alike = answers.pair_loss(compared(backbone, seen, proprio), pairs(data, rows))
+        loss = loss_of(answers, hidden, truth) + answers.glance_loss(seen, *labels) + alike
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
-            metrics = {"loss": round(loss.item(), 4)} | evaluate(backbone, answers, held)
+            metrics = {"loss": round(loss.item(), 4), "alike": round(alike.item(), 4)} | evaluate(backbone, answers, held)
             print(json.dumps(metrics | {"step": step + 1, "seconds": round(time.time() - started)}), flush=True)
             parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
             state = {name: part.state_dict() for name, part in parts.items()}

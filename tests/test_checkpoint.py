@@ -87,6 +87,15 @@ def edit(folder: Path, part: str, **changes) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("design", "m", "4"), ("design", "m", 4.5), ("design", "mask", "half"), ("spec", "cameras", "base")],
+)
+def test_a_value_of_another_kind(saved, part, name, value):
+    edit(saved, part, **{name: value})
+    refuses(saved, rf"config.json: {name}: expected .*, found '?{value}'?.*; the file was changed")
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     refuses(tmp_path / "nowhere", r"nowhere: expected a checkpoint folder with config.json, found none; give")
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import av
@@ -277,6 +278,12 @@ def test_a_film_has_a_frame_for_the_reset_and_every_tick(tmp_path):
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
     assert len(frames) == record["ticks"] + 1
     assert frames[0].shape == (48, 48, 3)
+
+
+def test_half_an_episode_is_not_filmed(tmp_path):
+    with pytest.raises(EpisodeError, match=r"seed 3: expected a whole episode to film, found (.|\n)*exploded"):
+        film(CuePolicy(), partial(make, fails_on=(3,)), 3, tmp_path / "3.mp4")
+    assert not (tmp_path / "3.mp4").exists()
 
 
 def test_the_first_seeds_are_filmed_beside_the_results(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from typeguard import TypeCheckError, check_type
 
 from engram.data.normalise import Normaliser
 from engram.policies.base import Policy
@@ -103,13 +104,20 @@ def _config(folder: Path) -> dict:
 
 
 def _fields(kind: type, values: dict, folder: Path):
-    known = {f.name for f in fields(kind)}
-    if set(values) != known:
-        odd = ", ".join(sorted(set(values) ^ known))
+    known = {f.name: f.type for f in fields(kind)}
+    if set(values) != set(known):
+        odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(
             f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram"
         )
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        try:
+            check_type(value, known[name])
+        except TypeCheckError as error:
+            found = f"found {value!r}: {error}; the file was changed, use another checkpoint"
+            raise ValueError(f"{folder}/config.json: {name}: expected {known[name]}, {found}") from error
+    return kind(**values)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -6,34 +6,35 @@ from typing import Literal, get_args
 
 @dataclass(frozen=True)
 class Design:
-    """Everything that decides a policy's shape and how its memory is written.
-
-    memory       "recurrent" (muVLA), "first-frame" or "last-frames" (references)
-    m            recurrent: number of memory tokens; 0 is the memoryless policy
-    carried      recurrent: False lets the m tokens think at every tick and carries nothing: a memoryless policy of
-                 the same size and compute
-    rule         recurrent: "plain" (paper), "gated", or the rate of an ema (paper: 0.1)
-    initial_std  recurrent: scale of the learned initial memory (paper: 0.02)
-    tbptt        recurrent: K ticks that a gradient may cross; None is the whole window
-    frames       last-frames: how many frames the policy sees, the present one included (2 or more)
-    mask         "insulated" or "full" (paper); trained: "slots", "language" or "all" (policies/trunk.py)
-    chunk        actions planned at once; replan: ticks between plans in deployment (1 = receding horizon)
-    loss         "huber", "l1" (paper) or "l2"; size: of the `tiny` backbone
-    """
+    """Everything that decides a policy's shape and how its memory is written."""
 
     memory: Literal["recurrent", "first-frame", "last-frames"] = "recurrent"
+    """recurrent: muVLA's memory tokens; first-frame, last-frames: references that see frames kept."""
     m: int = 4
+    """recurrent: number of memory tokens; 0 is the memoryless policy."""
     carried: bool = True
+    """recurrent: False lets the m tokens think at every tick and carries nothing: a memoryless policy of the same size
+    and compute."""
     rule: float | str = "gated"
+    """recurrent: how memory is written: plain (paper), gated, or the rate of an ema (paper: 0.1)."""
     initial_std: float = 1.0
+    """recurrent: scale of the learned initial memory (paper: 0.02)."""
     tbptt: int | None = None
+    """recurrent: K, the ticks that a gradient may cross; None is the whole window."""
     frames: int = 4
+    """last-frames: how many frames the policy sees, the present one included (2 or more)."""
     mask: Literal["full", "insulated"] = "insulated"
+    """full (paper): context and memory see one another; insulated: the context does not see memory."""
     trained: Literal["slots", "language", "all"] = "slots"
+    """What learns: memory and action slots; all but the vision tower; everything."""
     chunk: int = 4
+    """Actions planned at once."""
     replan: int = 1
+    """Ticks between plans in deployment; 1 plans anew at every tick."""
     loss: Literal["huber", "l1", "l2"] = "huber"
+    """Of the action expert; l1 is the paper's."""
     size: Literal["s", "m", "l"] = "s"
+    """Of the tiny backbone; pretrained weights ship for s."""
 
     def __post_init__(self):
         for field in fields(self):

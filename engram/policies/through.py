@@ -122,11 +122,7 @@ class Through(Policy):
 
     def _remember(self, carry: Carry, keys: Keys, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Tensor]:
         """Insulated: the carry after memory has read the scene, and memory's own keys and values (B,L,2,M,D)."""
-        import os
-        slots = self._slots(carry, keys.kv, tick_B)
-        hidden_BMD, made = self.trunk.backbone.ask(slots, *keys)
-        for _ in range(int(os.environ.get("PASSES", "1")) - 1):
-            hidden_BMD, made = self.trunk.backbone.ask(hidden_BMD + self.place, *keys)
+        hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, keys.kv, tick_B), *keys)
         return self._write(carry, hidden_BMD, tick_B, write_B), made
 
     def _write(self, carry: Carry, hidden_BMD: Tensor, tick_B: Tensor, write_B: Tensor) -> Carry:

@@ -205,7 +205,11 @@ def _attention(run: Run) -> str:
         f"<figcaption>{escape(label(file.stem.removeprefix('attention-')))}</figcaption></figure>"
         for file in run.attention
     )
-    return _section("Where it looks", f'{_player()}<div class="clips">{clips}</div>')
+    note = (
+        "What the policy saw, cameras in rows. Heat: mean attention over layers, heads and tokens, of the memory "
+        "tokens (left) and of the action slots (right), relative to its strongest in the film."
+    )
+    return _section("Where it looks", f'<p class="note">{note}</p>{_player()}<div class="clips">{clips}</div>')
 
 
 def _episodes(run: Run) -> str:

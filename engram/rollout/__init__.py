@@ -2,7 +2,7 @@
 
 from engram.rollout.compare import compare as compare
 from engram.rollout.episodes import CounterError as CounterError
-from engram.rollout.evaluate import EpisodeError as EpisodeError
+from engram.rollout.episodes import EpisodeError as EpisodeError
 from engram.rollout.evaluate import evaluate as evaluate
 from engram.rollout.evaluate import summarise as summarise
 from engram.rollout.records import donors as donors

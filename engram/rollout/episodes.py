@@ -24,6 +24,10 @@ Info = dict[str, Any]
 Keep = Callable[[int, Carry], None]
 
 
+class EpisodeError(RuntimeError):
+    """Some episodes ended in an error of their environment: what was asked for is not complete."""
+
+
 class CounterError(RuntimeError):
     """What the policy, the session and the environment counted disagrees: the run proves nothing."""
 
@@ -225,3 +229,10 @@ def require_memory(policy: Policy, intervention: Intervention) -> None:
             f"{intervention.label}: expected a policy with memory/ entries in its carry, found none; "
             "evaluate a policy without memory without an intervention"
         )
+
+
+def require_whole(record: Record) -> None:
+    """EpisodeError if the environment failed in this episode: half an episode is not a film."""
+    if record["error"] is not None:
+        seed, do = record["seed"], "see what its environment says and film it again"
+        raise EpisodeError(f"seed {seed}: expected a whole episode to film, found {record['error']}; {do}")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engram.envs import tabletop
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
-from engram.rollout.episodes import CounterError, Record, play, require_memory
+from engram.rollout.episodes import CounterError, EpisodeError, Record, play, require_memory
 from engram.rollout.interventions import Intervention
 from engram.rollout.records import fingerprint, resume, save_onset
 from engram.rollout.video import film
@@ -21,10 +21,6 @@ from engram.stats import mean, wilson
 from engram.types import Spec
 
 ERROR_LIMIT = 5  # after so many failed episodes it is the environment, not an episode
-
-
-class EpisodeError(RuntimeError):
-    """Some episodes ended in an error of their environment: the evaluation is not complete."""
 
 
 def evaluate(

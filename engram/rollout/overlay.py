@@ -25,8 +25,7 @@ from engram.envs.vector import VectorEnv
 from engram.policies.attention import Looks, look
 from engram.policies.base import Policy
 from engram.policies.through import Through
-from engram.rollout.episodes import Record, play
-from engram.rollout.evaluate import EpisodeError
+from engram.rollout.episodes import Record, play, require_whole
 from engram.rollout.video import write
 from engram.types import Chunk, Observation, Window
 
@@ -52,8 +51,7 @@ def film_attention(policy: Policy, make: Callable[[], gymnasium.Env], seed: int,
     fps = float(phases.metadata["render_fps"])
     with VectorEnv(lambda: phases, lanes=1, workers=0) as envs:
         (record,) = play(watched, envs, 1, [seed])
-    if record["error"] is not None:
-        raise EpisodeError(f"seed {seed}: expected a whole episode to film, found {record['error']}")
+    require_whole(record)
     write(out, draw(watched.seen, phases.names[: len(watched.seen)]), fps)
     return record
 

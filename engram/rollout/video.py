@@ -11,7 +11,7 @@ import numpy as np
 
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
-from engram.rollout.episodes import Record, play
+from engram.rollout.episodes import Record, play, require_whole
 from engram.rollout.interventions import Intervention
 
 
@@ -25,11 +25,12 @@ def film(
     """Play the episode of `seed` in this process, write its film to `out` (mp4), and return its record.
 
     `make()` gives an environment whose `render()` returns RGB, uint8 (H, W, 3). The film begins with the reset and
-    has a frame per tick. Raises EnvError when the environment fails: half an episode is not a film.
+    has a frame per tick. Raises EpisodeError when the environment fails: half an episode is not a film.
     """
     camera = _Camera(make())
     with VectorEnv(lambda: camera, lanes=1, workers=0) as envs:
         (record,) = play(policy, envs, 1, [seed], intervention)
+    require_whole(record)
     write(out, camera.frames, camera.fps)
     return record
 

@@ -1,8 +1,8 @@
 """Single frames of random tabletop scenes with their labels, for pretraining vision. Never a sequence, cue or delay.
 
 Cubes lie anywhere on the table (one may stand on the stand: it is a place like others), the arm is anywhere in its
-workspace, often near a cube, as it is when it matters. In some scenes one cube has a twin, another cube of its colour, so
-that cubes can be compared; a twin lies on the table, within the arm's reach or not, never on the stand.
+workspace, often near a cube, as it is when it matters. In some scenes one cube has a twin, another cube of its
+colour, so that cubes can be compared; a twin lies on the table, within the arm's reach or not, never on the stand.
 """
 
 import numpy as np

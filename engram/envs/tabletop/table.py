@@ -55,7 +55,10 @@ class Table:
         mujoco.mj_forward(self.model, self.data)
 
     def place(
-        self, cubes: Mapping[str, Sequence[float] | np.ndarray], extra: str | None = None, at: Sequence[float] = ON_STAND
+        self,
+        cubes: Mapping[str, Sequence[float] | np.ndarray],
+        extra: str | None = None,
+        at: Sequence[float] = ON_STAND,
     ) -> None:
         """Show exactly these cubes (colour -> centre, metres) and one more in any colour, on the stand or `at`."""
         self.data.mocap_pos[:] = scene.HIDDEN

@@ -1,0 +1,26 @@
+"""Trainings side by side: what one finds wrong in its input is said once, by the parent, while the others finish."""
+
+from dataclasses import replace
+
+import fakes
+import pytest
+from test_data import record
+
+from engram.crew import Job, counters, fit_all, trained
+from engram.policies.design import Design
+from engram.settings import Settings
+
+DESIGN = Design(m=1, chunk=2, trained="all")
+SETTINGS = Settings(updates=2, slots=2, ticks=3, start="scratch", tensorboard=False)
+
+
+def test_wrong_input_is_one_sentence_and_the_others_finish(tmp_path, capfd):
+    record(tmp_path / "demos", (4, 3), replace(fakes.SPEC, height=64, width=64))
+    good = Job((tmp_path / "demos",), DESIGN, SETTINGS, tmp_path / "good")
+    bad = replace(good, design=replace(DESIGN, trained="slots"), out=tmp_path / "bad")
+    with pytest.raises(ValueError, match=r"^trained slots: expected 'all' for a backbone that starts from scratch"):
+        fit_all({"bad": bad, "also bad": replace(bad, out=tmp_path / "worse"), "good": good})
+    assert "Traceback" not in capfd.readouterr().err
+    assert trained(good)
+    assert counters(good)["updates"] == 2
+    assert not (tmp_path / "bad" / "checkpoint").exists()
