@@ -1,7 +1,7 @@
-"""More colours, longer waits: recall-color-5 and -9 with delays drawn up to 20 ticks, tested up to 500.
+"""More colours, longer waits: one policy for recall-color-5 and -9, trained on delays up to 20 ticks, tested up to 500.
 
-The same recipe as the quickstart, trained longer. Delays beyond 20 are never trained on: what holds there is what the
-gated write holds.
+The quickstart's recipe on more demonstrations and more updates. Delays beyond 20 are never trained on: what holds there
+is what the write holds.
 
     engram study recipes/recall_long.py
 """
@@ -10,18 +10,26 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
+LONGER = Settings(updates=1500, slots=16)
+TRAINED = {"delay_ticks": (0, 20)}
+DELAYS = (50, 100, 500)
+
 STUDY = Study(
     name="recall_long",
-    tasks=("recall-color-5",),
+    tasks=("recall-color-5", "recall-color-9"),
     arms={
-        "memoryless": Arm(Design(m=0), Settings(updates=3000)),
-        "muVLA gated": Arm(Design(m=4), Settings(updates=3000)),
-        "muVLA plain": Arm(Design(m=4, rule="plain"), Settings(updates=3000)),
+        "muVLA gated": Arm(Design(m=4), LONGER),
+        "memoryless": Arm(Design(m=0), LONGER),
+        "muVLA plain": Arm(Design(m=4, rule="plain"), LONGER),
     },
     seeds=(0,),
-    demos=500,
+    demos=600,
     episodes=200,
-    knobs={"delay_ticks": (0, 20)},
-    tests={"delay 0-20": {}} | {f"delay {ticks}": {"delay_ticks": ticks} for ticks in (50, 100, 500)},
-    notes="insulated mask, frozen trunk, whole-episode gradients.",
+    knobs=TRAINED,
+    tests={
+        f"{colors} colours, delay {name}": {"colors": colors, **knobs}
+        for colors in (5, 9)
+        for name, knobs in {"0-20": TRAINED, **{str(ticks): {"delay_ticks": ticks} for ticks in DELAYS}}.items()
+    },
+    notes="One policy for both tasks; insulated mask, frozen trunk, whole-episode gradients, one training seed.",
 )

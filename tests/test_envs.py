@@ -269,16 +269,27 @@ def test_random_scenes_repeat_and_their_labels_make_the_same_picture():
     for i in range(6):
         spots = zip(frames.NAMES, drawn["positions"][i], strict=True)
         there = {name: spot for name, spot in spots if not np.isnan(spot).any()}
+        twin = (frames.NAMES[drawn["twin_color"][i]], drawn["twin"][i]) if drawn["twin_color"][i] >= 0 else ()
         table.set_pose(drawn["proprio"][i])
-        table.place(there)
+        table.place(there, *twin)
         assert (table.images()["base"] != drawn["base"][i]).mean() < 0.002  # the pose was rounded to float32
         for name in there:
-            table.place({other: spot for other, spot in there.items() if other != name})
+            table.place({other: spot for other, spot in there.items() if other != name}, *twin)
             table.set_pose(np.array([0.18, 0.18, 0.22, 0, 0, 0, 0]))
             without = table.images()["base"]
-            table.place(there)
+            table.place(there, *twin)
             assert (table.images()["base"] != without).any(), f"scene {i}: {name} is not in the picture"
     table.close()
+
+
+def test_twins_lie_on_the_table_and_never_on_the_stand():
+    drawn = frames.scenes(5, 200)
+    has = drawn["twin_color"] >= 0
+    assert 0.2 < has.mean() < 0.6
+    assert np.isnan(drawn["twin"][~has]).all()
+    assert np.isfinite(drawn["positions"][has, drawn["twin_color"][has]]).all()
+    assert (np.abs(drawn["twin"][has, :2] - scene.STAND).max(1) > scene.CUBE).all()
+    assert (drawn["positions"][has, :, 1] < 0.2).all(where=~np.isnan(drawn["positions"][has, :, 1]))
 
 
 # What it refuses

@@ -58,7 +58,7 @@ class Table:
         self,
         cubes: Mapping[str, Sequence[float] | np.ndarray],
         extra: str | None = None,
-        at: Sequence[float] = ON_STAND,
+        at: Sequence[float] | np.ndarray = ON_STAND,
     ) -> None:
         """Show exactly these cubes (colour -> centre, metres) and one more in any colour, on the stand or `at`."""
         self.data.mocap_pos[:] = scene.HIDDEN
