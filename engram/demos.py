@@ -95,10 +95,9 @@ def play(env: gymnasium.Env, seed: int, noise: float) -> dict[str, Any] | None:
     (T, A); and `task`, the instruction. The observation after the last action is not part of it: nothing is done there.
     """
     # Here and not above: it loads MuJoCo, which is optional and takes a second, and naming the command should not.
-    from engram.envs.tabletop.expert import Detour, Noise, expert_action
+    from engram.envs.tabletop.expert import Noise, expert_action
 
-    rng = np.random.default_rng([seed, 1])  # not the environment's own draws, whatever those are
-    disturb, stray = Noise(rng, noise), Detour(rng)
+    disturb = Noise(np.random.default_rng([seed, 1]), noise)  # not the environment's own draws, whatever those are
     observation, info = env.reset(seed=seed)
     executed = np.zeros(env.action_space.shape or (), np.float32)
     rows: list[dict[str, np.ndarray]] = []
@@ -107,7 +106,7 @@ def play(env: gymnasium.Env, seed: int, noise: float) -> dict[str, Any] | None:
         wanted = expert_action(env)
         images = {f"image.{camera}": observation[camera] for camera in tabletop.CAMERAS}
         rows.append({**images, "state": observation["proprio"], "action": wanted, "previous_action": executed})
-        executed = disturb(stray(env, wanted) if noise else wanted)
+        executed = disturb(wanted)
         observation, _, terminated, truncated, info = env.step(executed)
         over = terminated or truncated
     if not info["success"]:

@@ -40,7 +40,6 @@ class Plan:
     demos: int = 250
     episodes: int = 200
     settings: Settings = field(default_factory=lambda: Settings(updates=600, slots=16))
-    visible_updates: int = 900  # the memoryless policy needs them to find the cue among the cubes
     designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=4), "memoryless": Design(m=0)})
     interventions: tuple[str, ...] = ("zero", "noise", "swap", "freeze", "reset")
     brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes
@@ -58,7 +57,7 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
     plan = Plan()
     plan = replace(plan, demos=demos or plan.demos, episodes=episodes)
     if updates is not None:
-        plan = replace(plan, settings=replace(plan.settings, updates=updates), visible_updates=updates)
+        plan = replace(plan, settings=replace(plan.settings, updates=updates))
     began, out = time.perf_counter(), Path(out)
     settle(plan, out)
     make_demos(plan, out)
@@ -80,7 +79,7 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
 def settle(plan: Plan, out: Path) -> None:
     """Keep in out/plan.json what decides the policies. ValueError if `out` holds those of another plan."""
     file, whole = out / "plan.json", json.loads(json.dumps(asdict(plan)))
-    asked = {key: whole[key] for key in ("task", "demos", "settings", "visible_updates", "designs")}
+    asked = {key: whole[key] for key in ("task", "demos", "settings", "designs")}
     found = json.loads(file.read_text()) if file.exists() else asked
     if other := [key for key in asked if asked[key] != found[key]]:
         differs = f"a run with other {', '.join(other)}"
@@ -100,11 +99,10 @@ def make_demos(plan: Plan, out: Path) -> None:
 
 def learn(plan: Plan, out: Path) -> dict[str, dict]:
     """All policies, trained side by side on equal budgets; for each what its run says of itself."""
-    longer = replace(plan.settings, updates=plan.visible_updates)
-    jobs = {
-        name + mark: Job((out / "demos" / task,), design, longer if mark else plan.settings, out / (name + mark))
+    jobs = {  # the slowest first: cores then end together
+        name + mark: Job((out / "demos" / task,), design, plan.settings, out / (name + mark))
         for name, design in plan.designs.items()
-        for task, mark in reversed(plan.tasks.items())  # the longest first: cores then end together
+        for task, mark in plan.tasks.items()
     }
     fit_all({name: job for name, job in jobs.items() if not trained(job)})
     return {name: counters(job) for name, job in jobs.items()}

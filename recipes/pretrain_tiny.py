@@ -2,9 +2,9 @@
 
 The papers start from vision-language models pretrained elsewhere; this is our small stand-in. It sees random scenes one
 frame at a time (never sequences, cues or delays) and answers questions: where is the red cube, how to touch it, what
-colour is the leftmost cube, where is the cube of its colour. Privileged labels (positions and colours from the simulator)
-are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from those of demonstrations,
-validation and test.
+colour is the leftmost cube, where is the other cube of its colour. Privileged labels (positions and colours from the
+simulator) are used here and only here; the scenes' seeds (engram/data/seeds.py) are disjoint from those of
+demonstrations, validation and test.
 
     python recipes/pretrain_tiny.py                    # resumes from runs/pretrain_tiny
     python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
@@ -279,8 +279,8 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
-            metrics = {"loss": round(loss.item(), 4), "alike": round(alike.item(), 4)} | evaluate(backbone, answers, held)
-            print(json.dumps(metrics | {"step": step + 1, "seconds": round(time.time() - started)}), flush=True)
+            now = {"step": step + 1, "seconds": round(time.time() - started), "loss": round(loss.item(), 4)}
+            print(json.dumps(now | evaluate(backbone, answers, held)), flush=True)
             parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
             state = {name: part.state_dict() for name, part in parts.items()}
             torch.save(state | {"step": step + 1}, args.out / "state.new")

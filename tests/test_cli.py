@@ -305,7 +305,7 @@ class TestOut:
         settle(Plan(), tmp_path / "quickstart")
         said = refused("quickstart", "--out", tmp_path / "quickstart", "--updates=5", "--demos=3")
         assert re.search(
-            "expected a new folder or this plan, found a run with other demos, settings, visible_updates; choose", said
+            "expected a new folder or this plan, found a run with other demos, settings; choose", said
         )
 
     def test_a_model_of_another_library(self, refused, demos, tmp_path):

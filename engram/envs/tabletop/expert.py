@@ -40,31 +40,6 @@ def blind_choice(env, rng: np.random.Generator) -> str:
     return str(rng.choice(sorted(env.unwrapped.privileged()["places"])))
 
 
-class Detour:
-    """For demonstrations: in half of the episodes the hand first heads for a wrong cube, level, for a few ticks.
-
-    Without it the way the hand already goes tells what it wants, and a policy learns to follow its own hand instead of
-    the cue: near the expert's loss, and no better than chance when it acts on its own.
-    """
-
-    def __init__(self, rng: np.random.Generator, longest: int = 6):
-        self._rng = rng
-        self._left = int(rng.integers(1, longest + 1)) if rng.random() < 0.5 else 0
-        self._target: str | None = None
-
-    def __call__(self, env, action: np.ndarray) -> np.ndarray:
-        """What to execute instead of `action`; the demonstration's label stays `action`."""
-        if not action.any() or self._left == 0:
-            return action
-        self._left -= 1
-        if self._target is None:
-            state = env.unwrapped.privileged()
-            self._target = str(self._rng.choice(sorted(set(state["places"]) - {state["answer"]})))
-        wrong = expert_action(env, self._target)
-        wrong[2] = max(0.0, wrong[2])
-        return wrong
-
-
 class Noise:
     """Coloured noise in bursts for demonstrations: the hand is pushed off its path now and then and has to recover.
 
