@@ -3,8 +3,10 @@
 The paper reports K = 2 far above K = 1 and K = 8. Its recipe takes one optimizer step per window of K ticks, so K also
 sets the frames per update and, at a fixed number of updates, the frames of the whole training (specs of muVLA, 1.6).
 
-matched  K alone changes: windows of 24 ticks, one optimizer step each, gradients cut every K ticks; same frames
+matched  K alone changes: windows of 16 ticks, one optimizer step each, gradients cut every K ticks; same frames
 coupled  as published: windows of K ticks, one step each; the same number of updates, so frames grow with K
+
+Cue and delay are short, so that an episode is about 13 ticks and a window of 8 may hold all that matters.
 
     engram study recipes/k_sweep.py
 """
@@ -15,8 +17,8 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-PAPER = Design(mask="full", trained="slots", rule="plain", initial_std=0.02, m=8)
-MATCHED = Settings(updates=400, slots=8, ticks=24)
+PAPER = Design(mask="full", rule="plain", m=4)
+MATCHED = Settings(updates=600, slots=16, ticks=16)
 
 
 def matched(**design) -> Arm:
@@ -52,7 +54,7 @@ STUDY = Study(
     arms=ARMS,
     demos=400,
     episodes=100,
+    knobs={"cue_ticks": (1, 3), "delay_ticks": (1, 4)},
     notes="tiny backbone (size s), vision tower and context stream as pretrained, mask full, plain write. What the "
-    "table "
-    "says, it says of this model: the paper's is four thousand times larger.",
+    "table says, it says of this model: the paper's is four thousand times larger.",
 )

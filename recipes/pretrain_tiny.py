@@ -336,7 +336,8 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "recipe": "recipes/pretrain_tiny.py",
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
-        "labels": "privileged: colours and positions of cubes, pose of the gripper; single frames of random scenes",
+        "labels": "privileged: colours and positions of cubes, which two are alike, pose of the gripper; single frames "
+        "of random scenes",
         "metrics": metrics,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
