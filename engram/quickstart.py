@@ -22,7 +22,7 @@ from engram.demos import collect
 from engram.envs.tabletop import audit, make
 from engram.policies import checkpoint
 from engram.policies.design import Design
-from engram.report import figure, write
+from engram.report import figure, write, write_result
 from engram.rollout import compare
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
@@ -177,11 +177,31 @@ def spent(out: Path, seconds: float) -> float:
     return before + seconds
 
 
+def tabulate(out: Path, summary: dict) -> None:
+    """out/quickstart.json and .md: the table as results/ keeps it."""
+    task, twin = summary["task"], f"{summary['task']}-visible"
+    shown = [(name, task, row) for name, row in summary["policies"].items()]
+    shown += [(name, twin, row) for name, row in summary["visible"].items()]
+    shown += [("mu_vla", task, row) for row in (*summary["interventions"].values(), *summary["delay_curve"])]
+    columns = ("intervention", "episodes", "successes", "success", "ci95", "donor_choice", "delay")
+    rows = [
+        {"policy": name, "task": on, "train_seed": 0, **{column: row.get(column) for column in columns}}
+        for name, on, row in shown
+    ]
+    made = {
+        key: sum(row["counters"][key] for _, _, row in shown) for key in ("observations", "writes", "plans", "renders")
+    } | {"errors": sum(row["errors"] for _, _, row in shown)}
+    chance, (first, last) = summary["chance"], summary["seeds"]["test"]
+    notes = f"Test seeds {first}-{last}; one training seed; chance {chance['success']} ({chance['episodes']} episodes)."
+    write_result(out / "quickstart.json", "quickstart", "make quickstart", rows, summary["wall_seconds"], made, notes)
+
+
 def publish(out: Path, summary: dict) -> None:
-    """summary.json, report.html and the picture; then the result in words."""
+    """summary.json, the table, report.html and the picture; then the result in words."""
     new = out / "summary.json.new"
     new.write_text(json.dumps(summary, indent=1) + "\n")
     os.replace(new, out / "summary.json")
+    tabulate(out, summary)
     page = write(out)
     figure(out, out / "quickstart.png")
     rates = {name: summary["policies"][name]["success"] for name in ("memoryless", "mu_vla")}

@@ -304,9 +304,7 @@ class TestOut:
     def test_another_quickstart(self, refused, tmp_path):
         settle(Plan(), tmp_path / "quickstart")
         said = refused("quickstart", "--out", tmp_path / "quickstart", "--updates=5", "--demos=3")
-        assert re.search(
-            "expected a new folder or this plan, found a run with other demos, settings; choose", said
-        )
+        assert re.search("expected a new folder or this plan, found a run with other demos, settings; choose", said)
 
     def test_a_model_of_another_library(self, refused, demos, tmp_path):
         (tmp_path / "model").mkdir()
