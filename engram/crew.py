@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
@@ -77,9 +79,20 @@ def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess], refusa
         name = list(jobs)[len(crew)]
         threads = max(1, cores // len(jobs))
         crew[name] = CONTEXT.Process(target=_train, args=(jobs[name], threads, refusals), daemon=True)
-        crew[name].start()
+        with _deaf():
+            crew[name].start()
     elif running:
         running[0].join(POLL)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started in here does not hear Ctrl-C, which goes to all processes: the parent ends its crew."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def trained(job: Job) -> bool:

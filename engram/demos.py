@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -170,6 +171,7 @@ _worker: tuple[gymnasium.Env, float, Path]  # of a worker process, kept between 
 
 def _enter(task: str, knobs: dict, noise: float, shards: Path) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     env = tabletop.make(task, **knobs)
     atexit.register(env.close)  # rendering contexts must go before the interpreter does

@@ -1,12 +1,13 @@
 """Trainings side by side: what one finds wrong in its input is said once, by the parent, while the others finish."""
 
+import signal
 from dataclasses import replace
 
 import fakes
 import pytest
 from test_data import record
 
-from engram.crew import Job, counters, fit_all, trained
+from engram.crew import Job, _deaf, counters, fit_all, trained
 from engram.policies.design import Design
 from engram.settings import Settings
 
@@ -24,3 +25,10 @@ def test_wrong_input_is_one_sentence_and_the_others_finish(tmp_path, capfd):
     assert trained(good)
     assert counters(good)["updates"] == 2
     assert not (tmp_path / "bad" / "checkpoint").exists()
+
+
+def test_ctrl_c_is_heard_by_the_parent_alone():
+    before = signal.getsignal(signal.SIGINT)
+    with _deaf():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # and so it is in a process started here
+    assert signal.getsignal(signal.SIGINT) is before

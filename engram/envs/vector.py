@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -125,11 +126,12 @@ def _do(envs: dict[int, gymnasium.Env], verb: str, values: Mapping[int, Any]) ->
 
 def _serve(pipe: Connection, make: Callable[[], gymnasium.Env], lanes: list[int]) -> None:
     """A worker process: its lanes, one request after the other, until told to close or its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
     envs = {lane: make() for lane in lanes}
     while True:
         try:
             verb, values = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         if verb == "close":
             for env in envs.values():
