@@ -18,7 +18,7 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 PAPER = Design(mask="full", rule="plain", m=4)
-MATCHED = Settings(updates=600, slots=16, ticks=16)
+MATCHED = Settings(updates=900, slots=16, ticks=16)
 
 
 def matched(**design) -> Arm:
