@@ -1,8 +1,8 @@
 """More colours, longer waits: one policy for recall-color-5 and -9, trained on delays up to 20 ticks, tested up to 500.
 
-The quickstart's recipe on more demonstrations and more updates. recall-color-3 is among the demonstrations, because with
-few colours the use of memory is found early (dev/LOG.md). Delays beyond 20 are never trained on: what holds there is what
-the write holds.
+The quickstart's recipe on more demonstrations and more updates. recall-color-3 is among the demonstrations, because
+with few colours the use of memory is found early (dev/LOG.md). Delays beyond 20 are never trained on: what holds there
+is what the write holds.
 
     engram study recipes/recall_long.py
 """
