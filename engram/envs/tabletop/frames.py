@@ -37,16 +37,17 @@ def _scene(table: Table, rng: np.random.Generator) -> dict[str, np.ndarray]:
     for color, spot in zip(colors, spots, strict=False):
         positions[color] = (*spot, scene.CUBE / 2)
     kind = rng.random()
-    extra, at, twin, twin_color = None, ON_STAND, np.full(3, np.nan, np.float32), -1
-    if kind < 0.3:  # one more cube, on the stand
-        extra = rng.integers(len(NAMES))
-        positions[extra] = ON_STAND
+    stands, extra, at = None, None, ON_STAND
+    twin, twin_color = np.full(3, np.nan, np.float32), -1
+    if kind < 0.3:
+        stands = extra = rng.integers(len(NAMES))
+        positions[stands] = ON_STAND
     elif kind < 0.75 and len(spots) > 1:
         twin_color = extra = rng.choice(np.flatnonzero(~np.isnan(positions[:, 0])))
         twin[:] = at = _apart(rng, spots)
     there = np.flatnonzero(~np.isnan(positions[:, 0]))
     table.place(
-        {NAMES[color]: positions[color] for color in there if at is not ON_STAND or color != extra},
+        {NAMES[color]: positions[color] for color in there if color != stands},
         None if extra is None else NAMES[extra],
         at,
     )
