@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,12 +113,21 @@ def counters(job: Job) -> dict:
 
 
 def _train(job: Job, threads: int, refusals: SimpleQueue) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
     except (ValueError, OSError) as error:  # wrong input: one sentence in the parent, not a traceback here
         refusals.put(str(error))
         sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: two trainings must never share a folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "started by fit_all"
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _bars(jobs: Mapping[str, Job]) -> Progress:

@@ -24,7 +24,7 @@ STUDY = Study(
         "memoryless": Arm(Design(m=0), LONGER),
     },
     seeds=(0,),
-    demos=400,
+    demos=1000,
     episodes=200,
     knobs=TRAINED,
     tests={

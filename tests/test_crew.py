@@ -1,13 +1,15 @@
 """Trainings side by side: what one finds wrong in its input is said once, by the parent, while the others finish."""
 
+import os
 import signal
+import threading
 from dataclasses import replace
 
 import fakes
 import pytest
 from test_data import record
 
-from engram.crew import Job, _deaf, counters, fit_all, trained
+from engram.crew import CONTEXT, Job, _deaf, _end_with_parent, counters, fit_all, trained
 from engram.policies.design import Design
 from engram.settings import Settings
 
@@ -32,3 +34,28 @@ def test_ctrl_c_is_heard_by_the_parent_alone():
     with _deaf():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # and so it is in a process started here
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_trainings_end_with_a_parent_that_was_killed():
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    parent = CONTEXT.Process(target=_parent, args=(theirs,))
+    parent.start()
+    theirs.close()
+    parent.join(60)
+    assert parent.exitcode == -signal.SIGKILL
+    assert ours.poll(30), "the training outlived its parent"
+    with pytest.raises(EOFError):  # the last holder of the pipe's other end is gone
+        ours.recv()
+
+
+def _parent(pipe):
+    hears, started = CONTEXT.Pipe(duplex=False)
+    CONTEXT.Process(target=_training, args=(pipe, started)).start()
+    hears.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _training(pipe, started):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    started.send(True)
+    threading.Event().wait(120)
