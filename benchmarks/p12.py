@@ -46,12 +46,12 @@ def pair(cameras: int) -> tuple[Through, Through]:
 
 
 def step(policy: Through, carry: Carry, obs: Observation) -> Callable[[], Tensor]:
-    """One observe and act in the middle of an episode; the actions."""
+    """One tick in the middle of an episode that observes and acts; the actions."""
     going_on = torch.zeros(len(obs.tick), dtype=torch.bool)
 
     @torch.inference_mode()
     def call() -> Tensor:
-        return policy.act(policy.observe(carry, obs, going_on))[0].actions
+        return policy.step(carry, obs, going_on)[0].actions
 
     return call
 

@@ -89,12 +89,12 @@ def episode(policy: Through, frames: Observation, ticks: range, carry: Carry) ->
 
 
 def step(policy: Through, carry: Carry, obs: Observation) -> Callable[[], Tensor]:
-    """One observe and act in the middle of an episode; the actions."""
+    """One tick in the middle of an episode that observes and acts; the actions."""
     going_on = torch.zeros(1, dtype=torch.bool)
 
     @torch.inference_mode()
     def call() -> Tensor:
-        return policy.act(policy.observe(carry, obs, going_on))[0].actions
+        return policy.step(carry, obs, going_on)[0].actions
 
     return call
 

@@ -111,8 +111,8 @@ def step(
 ) -> tuple[Float[Tensor, "B A"], tuple[Session, ...]]:
     """One control tick of B sessions: perceive, plan where the chunk is used up, play one action each.
 
-    Row b of `obs` belongs to `sessions[b]`. `policy.observe` sees every session at every tick; `policy.act` only the
-    rows that have no plan or have played `policy.replan` actions of it. `obs` may be on any device. Returns the
+    Row b of `obs` belongs to `sessions[b]`. The policy observes every session at every tick and acts only for the rows
+    that have no plan or have played `policy.replan` actions of it. `obs` may be on any device. Returns the
     actions, float32 (B, A) on the CPU in the environment's units, and the sessions after this tick; the ones passed
     in stay as they were.
 
@@ -123,10 +123,8 @@ def step(
     device = next((weight.device for weight in policy.parameters()), obs.tick.device)
     before = stack([session.carry for session in sessions])
     first_B = torch.tensor([session.state is State.FRESH for session in sessions], device=device)
-    after = policy.observe(before, obs.to(device), first_B)
     due = [b for b, session in enumerate(sessions) if session.chunk is None or session.cursor >= policy.replan]
-    plans, after = _plan(policy, after, due)
-    after = lasting(after)
+    plans, after = _observe_and_plan(policy, before, obs.to(device), first_B, due)
     moved, turned = _moved(before, after, len(sessions)), _listed(drift(before, after), len(sessions))
     rows = unstack(after) or [{} for _ in sessions]
     stepped = tuple(_advance(session, rows[b], plans.get(b), moved[b], turned[b]) for b, session in enumerate(sessions))
@@ -164,17 +162,21 @@ def _moved(before: Carry, after: Carry, batch: int) -> list[bool]:
     return moved.tolist()
 
 
-def _plan(policy: Policy, carry: Carry, due: list[int]) -> tuple[dict[int, Tensor], Carry]:
-    """Plans (N, A) of the rows in `due`, and the carry after they planned."""
-    if not due:
-        return {}, carry
-    some = len(due) < next(iter(carry.values())).shape[0]
-    index = torch.tensor(due, device=next(iter(carry.values())).device)
-    chunk, acted = policy.act({key: value[index] for key, value in carry.items()} if some else carry)
+def _observe_and_plan(
+    policy: Policy, before: Carry, obs: Observation, first_B: Tensor, due: list[int]
+) -> tuple[dict[int, Tensor], Carry]:
+    """Plans (N, A) of the rows in `due`, and the lasting carry of all rows after this tick."""
+    if len(due) == len(first_B):
+        chunk, after = policy.step(before, obs, first_B)
+    else:
+        after = policy.observe(before, obs, first_B)
+        if not due:
+            return {}, lasting(after)
+        index = torch.tensor(due, device=first_B.device)
+        chunk, acted = policy.act({key: value[index] for key, value in after.items()})
+        after = {key: after[key].index_copy(0, index, value) for key, value in lasting(acted).items()}
     _require_finite(chunk.actions, due)
-    if some:
-        acted = {key: carry[key].index_copy(0, index, value) for key, value in lasting(acted).items()}
-    return dict(zip(due, chunk.actions.float().cpu(), strict=True)), acted
+    return dict(zip(due, chunk.actions.float().cpu(), strict=True)), lasting(after)
 
 
 def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, drift: float | None) -> Session:

@@ -83,6 +83,13 @@ class Leaky(Wrapped):
         return super().loss(carry, replace(window, obs=replace(window.obs, proprio=proprio)))
 
 
+class Hasty(Wrapped):
+    """Mutant: forgets to write memory where it does both in one pass."""
+
+    def step(self, carry: Carry, obs: Observation, first_B: Tensor) -> tuple[Chunk, Carry]:
+        return super().step(carry, obs, first_B)[0], carry
+
+
 @torch.no_grad()
 def stream(policy: Policy, window: Window, carry: Carry | None = None) -> tuple[Carry, Tensor]:
     """Play a window tick by tick: the lasting carry after it, and the plans (B,T,N,A)."""
@@ -184,6 +191,19 @@ def carry_is_closed(policy: Policy) -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def step_is_observe_and_act(policy: Policy) -> None:
+    window = fakes.window(B, T)
+    carry = expected = policy.init(B)
+    for t in range(T):
+        obs, first = window.obs.at(t), window.first[:, t]
+        plan, expected = policy.act(policy.observe(expected, obs, first))
+        chunk, carry = policy.step(carry, obs, first)
+        near(chunk.actions, plan.actions)
+        near(carries.lasting(carry), carries.lasting(expected))
+
+
+@torch.no_grad()
 def sessions_interleave(policy: Policy) -> None:
     window = plain_window()
     whole, expected = stream(policy, window)
@@ -217,6 +237,7 @@ CONTRACT = [
     rows_are_independent,
     later_changes_nothing_earlier,
     carry_is_closed,
+    step_is_observe_and_act,
     sessions_interleave,
 ]
 
@@ -250,13 +271,17 @@ def test_an_honest_wrapper_passes():
 
 
 def test_the_contract_catches_state_on_the_module():
-    # two of seven: it forgets at `first`, so only a carry that leaves and comes back gives it away
-    assert caught(OnSelf, GATED) == {"split_is_whole", "sessions_interleave"}
+    # three of eight: it forgets at `first`, so only a carry that leaves and comes back gives it away
+    assert caught(OnSelf, GATED) == {"split_is_whole", "step_is_observe_and_act", "sessions_interleave"}
 
 
 def test_the_contract_catches_a_leak_across_rows():
-    # three of seven: the others have the same rows on both sides
+    # three of eight: the others have the same rows on both sides
     assert caught(Leaky, GATED) == {"first_forgets_one_row", "rows_are_independent", "sessions_interleave"}
+
+
+def test_the_contract_catches_a_step_that_is_not_observe_and_act():
+    assert caught(Hasty, GATED) == {"step_is_observe_and_act"}
 
 
 @pytest.mark.parametrize("name", DESIGNS)

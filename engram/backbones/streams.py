@@ -4,8 +4,11 @@ Context (image, proprioception, text) runs through one set of weights, slots (me
 another; a slot attends to the keys and values of the context and of other slots. Every function below returns the keys
 and values it made, so that whoever comes later (the next group of tokens, the next call) can attend to them.
 
+Readers are the last slots of a group that nobody but they themselves may see, such as action slots beside memory: one
+pass then gives what two would, the second against the keys and values of the first.
+
 Legend: B rows, N tokens, D width, H heads, E = D/H, L layers. `kv_BLXND` holds keys (X=0) and values (X=1) of all
-layers. `ok_BN` is True where a token may be attended to.
+layers; a list of `kv_BXND` has one per layer. `ok_BN` is True where a token may be attended to.
 """
 
 import torch
@@ -36,8 +39,12 @@ class Layer(nn.Module):
         kv_BNE = F.linear(self.norm_attention(x_BND), self.qkv.weight[width:], self.qkv.bias[width:])
         return kv_BNE.unflatten(-1, (2, width)).transpose(1, 2)
 
-    def attend(self, q_BND: Tensor, kv_BXND: Tensor, ok_BQN: Tensor | None) -> Tensor:
-        """Softmax attention of the queries over keys and values; `ok` is (B,1,N) or (B,Q,N)."""
+    def attend(self, q_BND: Tensor, kv_BXND: Tensor, ok_BQN: Tensor | None, readers: int = 0) -> Tensor:
+        """Softmax attention of the queries over keys and values; `ok` is (B,1,N) or (B,Q,N), (B,1,N) with readers."""
+        if readers:
+            ok = None if ok_BQN is None else ok_BQN[..., :-readers]
+            others_BND = self.attend(q_BND[:, :-readers], kv_BXND[:, :, :-readers], ok)
+            return torch.cat([others_BND, self.attend(q_BND[:, -readers:], kv_BXND, ok_BQN)], 1)
         q, k, v = (self._split(t) for t in (q_BND, *kv_BXND.unbind(1)))
         mask = None if ok_BQN is None else ok_BQN.unsqueeze(1)
         return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
@@ -77,16 +84,20 @@ def against(
     x_BND: Float[Tensor, "B N D"],
     past_BLXMD: Float[Tensor, "B L 2 M D"],
     past_ok_BM: Bool[Tensor, "B M"] | None = None,
-) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 N D"]]:
-    """Tokens that see each other and given keys and values. Returns their hidden states and keys and values."""
+    readers: int = 0,
+) -> tuple[Float[Tensor, "B N D"], list[Tensor]]:
+    """Tokens that see each other and given keys and values; of the last `readers` of them the others see nothing.
+
+    Returns their hidden states and their keys and values, (B,2,N,D) for each layer.
+    """
     ok_B1N = _keys(past_ok_BM, own=x_BND.shape[1])
     made = []
     # unbind, not indexing: the gradient of each index would be a tensor of zeros as large as the whole past
     for layer, past_BXMD in zip(stream.layers, past_BLXMD.unbind(1), strict=True):
         q_BND, kv_BXND = layer.project(x_BND)
         made.append(kv_BXND)
-        x_BND = layer.finish(x_BND, layer.attend(q_BND, torch.cat([past_BXMD, kv_BXND], 2), ok_B1N))
-    return stream.norm(x_BND), torch.stack(made, 1)
+        x_BND = layer.finish(x_BND, layer.attend(q_BND, torch.cat([past_BXMD, kv_BXND], 2), ok_B1N, readers))
+    return stream.norm(x_BND), made
 
 
 def together(
@@ -95,23 +106,25 @@ def together(
     slots: Stream,
     x_BND: Float[Tensor, "B N D"],
     ok_BC: Bool[Tensor, "B C"] | None = None,
-) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 M D"]]:
+    readers: int = 0,
+) -> tuple[Float[Tensor, "B N D"], list[Tensor]]:
     """Context and slots in one bidirectional attention, each by its own weights; M = C + N.
 
-    In the last layer the context gives keys and values alone: nobody reads what would follow.
-    Returns the hidden states of the slots and the keys and values of both.
+    All but the last `readers` slots, which see everything and are seen by none but each other. In the last layer the
+    context gives keys and values alone: nobody reads what would follow.
+    Returns the hidden states of the slots and the keys and values of both, (B,2,M,D) for each layer.
     """
     size, ok_B1M = x_BCD.shape[1], _keys(ok_BC, own=x_BND.shape[1])
     made = []
     for theirs, ours in zip(context.layers[:-1], slots.layers[:-1], strict=True):
         (qc_BCD, kvc), (qs_BND, kvs) = theirs.project(x_BCD), ours.project(x_BND)
         made.append(torch.cat([kvc, kvs], 2))
-        seen_BMD = ours.attend(torch.cat([qc_BCD, qs_BND], 1), made[-1], ok_B1M)
+        seen_BMD = ours.attend(torch.cat([qc_BCD, qs_BND], 1), made[-1], ok_B1M, readers)
         x_BCD, x_BND = theirs.finish(x_BCD, seen_BMD[:, :size]), ours.finish(x_BND, seen_BMD[:, size:])
     q_BND, kvs = slots.layers[-1].project(x_BND)
     made.append(torch.cat([context.layers[-1].keys(x_BCD), kvs], 2))
-    x_BND = slots.layers[-1].finish(x_BND, slots.layers[-1].attend(q_BND, made[-1], ok_B1M))
-    return slots.norm(x_BND), torch.stack(made, 1)
+    x_BND = slots.layers[-1].finish(x_BND, slots.layers[-1].attend(q_BND, made[-1], ok_B1M, readers))
+    return slots.norm(x_BND), made
 
 
 def masked(

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from engram.backbones.streams import Stream, against, alone, together
 
@@ -124,16 +125,39 @@ class Tiny(nn.Module):
         self, x_BND: Tensor, kv_BLXMD: Tensor, ok_BM: Tensor | None = None
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 N D"]]:
         """Run slots against given keys and values: hidden states, and their own keys and values."""
-        return against(self.slots, x_BND, kv_BLXMD, ok_BM)
+        hidden, made = against(self.slots, x_BND, kv_BLXMD, ok_BM)
+        return hidden, torch.stack(made, 1)
 
     def think(
         self, scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor, slots_BND: Tensor
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 M D"], Bool[Tensor, "B M"]]:
         """Full: scene, text and memory slots in one attention. Hidden states of the slots, keys, values, key mask."""
-        context = torch.cat([scene_BCD, text_BSD], 1)
-        ok_BC = torch.cat([text_ok_BS.new_ones(scene_BCD.shape[:2]), text_ok_BS], 1)
-        hidden, kv = together(self.context, context, self.slots, slots_BND, ok_BC)
-        return hidden, kv, torch.nn.functional.pad(ok_BC, (0, slots_BND.shape[1]), value=True)
+        x_BCD, ok_BC = _joined(scene_BCD, text_BSD, text_ok_BS)
+        hidden, made = together(self.context, x_BCD, self.slots, slots_BND, ok_BC)
+        return hidden, torch.stack(made, 1), pad(ok_BC, (0, slots_BND.shape[1]), value=True)
+
+    def ask_at_once(
+        self, slots_BND: Tensor, readers_BRD: Tensor, kv_BLXMD: Tensor, ok_BM: Tensor
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B R D"]]:
+        """Slots, and readers against them, in one pass: hidden states of both as two calls of `ask` give them."""
+        x_BMD, readers = torch.cat([slots_BND, readers_BRD], 1), readers_BRD.shape[1]
+        hidden, _ = against(self.slots, x_BMD, kv_BLXMD, ok_BM, readers)
+        return hidden[:, :-readers], hidden[:, -readers:]
+
+    def think_at_once(
+        self, slots_BND: Tensor, readers_BRD: Tensor, scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B R D"]]:
+        """Full: the hidden states that `think`, and then `ask` with the readers, give."""
+        x_BCD, ok_BC = _joined(scene_BCD, text_BSD, text_ok_BS)
+        x_BMD, readers = torch.cat([slots_BND, readers_BRD], 1), readers_BRD.shape[1]
+        hidden, _ = together(self.context, x_BCD, self.slots, x_BMD, ok_BC, readers)
+        return hidden[:, :-readers], hidden[:, -readers:]
+
+
+def _joined(scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole context, and which of its tokens are no padding."""
+    ok_BC = pad(text_ok_BS, (scene_BCD.shape[1], 0), value=True)
+    return torch.cat([scene_BCD, text_BSD], 1), ok_BC
 
 
 def pretrained(path: Path = PACKAGED) -> Tiny:

@@ -32,6 +32,10 @@ class Policy(nn.Module, abc.ABC):
     def act(self, carry: Carry) -> tuple[Chunk, Carry]:
         """Plan from the carry alone (its `now/...` entries come from `observe`). Called only when (re)planning."""
 
+    def step(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> tuple[Chunk, Carry]:
+        """Observe, then act: a tick at which every row plans. A policy may do both in one pass, to the same result."""
+        return self.act(self.observe(carry, obs, first_B))
+
     @abc.abstractmethod
     def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         """The same step over a window: scalar loss, the carry after it (lasting keys, in graph), detached metrics."""

@@ -2,7 +2,8 @@
 
     observe   context pass: scene, text and memory; the hidden states at the memory positions are written
     act       action slots against the keys and values of the context pass
-    loss      the same two, over a window: vision in one batch, the memory chain tick by tick, all actions in one batch
+    step      both in one pass, for ticks at which every row plans
+    loss      observe and act over a window: vision in one batch, memory tick by tick, all actions in one batch
 
 The memory-action guard (the context never sees an action slot) is what makes this split exact. Without a memory (m = 0)
 this is the plain, memoryless policy. `tbptt` is K: gradients cross at most K ticks, whatever the optimizer's cadence.
@@ -63,6 +64,17 @@ class Through(Policy):
 
     def act(self, carry: Carry) -> tuple[Chunk, Carry]:
         return Chunk(self.head.plan(self.trunk.backbone, Keys(carry["now/kv"], carry["now/ok"]))), carry
+
+    def step(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> tuple[Chunk, Carry]:
+        carry = carries.where(first_B, self.init(len(first_B)), carries.lasting(carry))
+        seen, backbone, asks = self.trunk.see(obs), self.trunk.backbone, self.head.slots(len(first_B))
+        slots_BMD = self._slots(carry, seen.text, obs.tick)
+        if self.trunk.mask == "full":
+            hidden = backbone.think_at_once(slots_BMD, asks, seen.scene, seen.text, seen.text_ok)
+        else:
+            hidden = backbone.ask_at_once(slots_BMD, asks, *seen.keys())
+        carry = self._write(carry, hidden[0], obs.tick, torch.ones_like(first_B))
+        return Chunk(self.head.actions(hidden[1])), carry
 
     def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         seen, use = self.trunk.window(window), window.valid.flatten()

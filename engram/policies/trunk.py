@@ -128,7 +128,15 @@ class Head(nn.Module):
 
     def plan(self, backbone: Tiny, keys: Keys) -> Float[Tensor, "B N A"]:
         """The chunk that the slots read off the keys and values."""
-        return self.action.inverse(self.expert(self._hidden(backbone, keys)))
+        return self.actions(self._hidden(backbone, keys))
+
+    def slots(self, rows: int) -> Float[Tensor, "B N D"]:
+        """The action slots as they enter the backbone."""
+        return self.expert.slots.expand(rows, -1, -1)
+
+    def actions(self, hidden_BND: Float[Tensor, "B N D"]) -> Float[Tensor, "B N A"]:
+        """The chunk in the environment's units."""
+        return self.action.inverse(self.expert(hidden_BND))
 
     def loss(self, backbone: Tiny, keys: Keys, window: Window) -> Tensor:
         """Loss of all valid ticks of a window in one batch; `keys` has a row for each. Padding does not count."""
@@ -137,4 +145,4 @@ class Head(nn.Module):
         return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN)
 
     def _hidden(self, backbone: Tiny, keys: Keys) -> Tensor:
-        return backbone.ask(self.expert.slots.expand(keys.kv.shape[0], -1, -1), *keys)[0]
+        return backbone.ask(self.slots(keys.kv.shape[0]), *keys)[0]
