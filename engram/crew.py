@@ -46,10 +46,6 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
     After all others are done, raises ValueError with what a job found wrong in its input, or TrainingError naming the
     jobs that failed otherwise; what they printed stands above.
     """
-    # Blocks of many megabytes come and go with every update. glibc would hand each back to the system and have all its
-    # pages faulted in again, a quarter of the time of an update here; the children read this when they start.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**32))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**33))
     crew: dict[str, BaseProcess] = {}
     refusals = CONTEXT.SimpleQueue()
     try:
