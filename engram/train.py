@@ -39,7 +39,7 @@ from engram.carry import Carry
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
 from engram.data.normalise import Normaliser
-from engram.data.schedule import Schedule, Shuffled
+from engram.data.schedule import Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.policies import checkpoint
 from engram.policies.base import Policy
@@ -112,12 +112,14 @@ def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
 def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for, with features computed once where the policy's trunk is frozen."""
     lengths = np.array([episode.length for episode in data.episodes])
-    schedule: Schedule | Shuffled
+    schedule: Schedule | Episodes | Shuffled
     if settings.loader == "shuffled":
         if policy.init(1):
             raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled'; use 'episodic'")
         ticks = 1 if settings.ticks == "episode" else settings.ticks
         schedule = Shuffled(lengths, settings.slots, ticks, settings.seed)
+    elif settings.ticks == "episode":
+        schedule = Episodes(lengths, settings.slots, settings.seed)
     else:
         schedule = Schedule(lengths, settings.slots, settings.ticks, settings.seed, stagger=True)
     features = None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.data.schedule import Schedule, Shuffled
+from engram.data.schedule import Episodes, Schedule, Shuffled
 
 few = settings(max_examples=40)
 
@@ -53,20 +53,34 @@ def test_a_slot_plays_whole_episodes_back_to_back(plan, ticks, stagger):
 def test_an_epoch_shows_every_episode_to_one_slot(plan, seed):
     lengths, slots, world = plan
     total = len(lengths)
-    ranks = [Schedule(lengths, slots, "episode", seed, rank, world) for rank in range(world)]
-    shown = [[] for _ in range(slots * world)]
-    for step in range(3 * total):
-        for rank, schedule in enumerate(ranks):
-            for slot in range(slots):
-                shown[rank * slots + slot].append(int(schedule[step].episode[slot, 0]))
+    begun = streams(lengths, slots, world, 1, steps=3 * int(lengths.sum()), seed=seed)
+    shown = [[e for e, _, first in pairs if first] for pairs in begun]
     at = [0] * len(shown)
-    for epoch in range(3):
+    for epoch in range(2):
         seen = []
         for slot, episodes in enumerate(shown):
             count = len(range((slot - epoch) % len(shown), total, len(shown)))  # its share of the deal
             seen += episodes[at[slot] : at[slot] + count]
             at[slot] += count
         assert sorted(seen) == list(range(total))
+
+
+@few
+@given(plans(), st.integers(0, 3))
+def test_an_epoch_of_whole_episodes_shows_each_once(plan, seed):
+    lengths, slots, world = plan
+    total, size = len(lengths), slots * world
+    ranks = [Episodes(lengths, slots, seed, rank, world) for rank in range(world)]
+    shown = [e for step in range(3 * total // size + 1) for rank in ranks for e in rank[step].episode[:, 0].tolist()]
+    for epoch in range(3):
+        assert sorted(shown[epoch * total : (epoch + 1) * total]) == list(range(total))
+
+
+def test_episodes_of_like_length_share_a_step():
+    lengths = np.random.default_rng(0).integers(13, 46, 1000)
+    schedule = Episodes(lengths, 16, seed=0)
+    full = [schedule[step].trimmed().valid.mean() for step in range(3 * schedule.steps_per_epoch)]
+    assert np.mean(full) > 0.9
 
 
 @few
@@ -77,19 +91,33 @@ def test_any_step_can_be_computed_first(plan, ticks, step, stagger):
     for earlier in range(max(0, step - 3), step):
         played[earlier]
     fresh = Schedule(lengths, slots, ticks, seed=1, stagger=stagger)
+    require_same(played[step], fresh[step])
+
+
+@few
+@given(plans(), st.integers(0, 200))
+def test_any_step_of_whole_episodes_can_be_computed_first(plan, step):
+    lengths, slots, _ = plan
+    played = Episodes(lengths, slots, seed=1)
+    for earlier in range(max(0, step - 3), step):
+        played[earlier]
+    require_same(played[step], Episodes(lengths, slots, seed=1)[step])
+
+
+def require_same(one, two):
     for name in ("episode", "tick", "first", "valid"):
-        np.testing.assert_array_equal(getattr(played[step], name), getattr(fresh[step], name))
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 @few
 @given(plans())
 def test_an_episode_window_is_padded_at_its_end(plan):
     lengths, slots, _ = plan
-    block = Schedule(lengths, slots, "episode", seed=0, longest=10)[4]
+    block, longest = Episodes(lengths, slots, seed=0)[4], lengths.max()
     length = lengths[block.episode[:, 0]]
     np.testing.assert_array_equal(block.valid.sum(1), length)
-    np.testing.assert_array_equal(block.tick, np.minimum(np.arange(10), length[:, None] - 1))
-    np.testing.assert_array_equal(block.first, np.arange(10) == np.zeros((slots, 1)))
+    np.testing.assert_array_equal(block.tick, np.minimum(np.arange(longest), length[:, None] - 1))
+    np.testing.assert_array_equal(block.first, np.arange(longest) == np.zeros((slots, 1)))
 
 
 @few
@@ -119,7 +147,7 @@ def test_staggered_slots_are_in_different_phases():
 
 def test_seeds_and_epochs_give_other_orders():
     lengths = np.full(50, 3)
-    one, two = (Schedule(lengths, 5, "episode", seed=seed) for seed in (0, 1))
+    one, two = (Episodes(lengths, 5, seed=seed) for seed in (0, 1))
     order = [one[step].episode[:, 0].tolist() for step in range(20)]
     assert order != [two[step].episode[:, 0].tolist() for step in range(20)]
     assert order[:10] != order[10:]
@@ -131,9 +159,8 @@ def test_seeds_and_epochs_give_other_orders():
     [
         (([5, 5, 5], 2, 4, 0, 0, 2), r"expected at least 4 episodes, one per slot \(2 slots x 2 ranks\), found 3; use"),
         (([], 1, 4, 0), "expected episodes of at least one tick"),
-        (([5], 1, 0, 0), 'expected slots >= 1 and ticks >= 1 or "episode", found 1 and 0'),
+        (([5], 1, 0, 0), "expected slots >= 1 and ticks >= 1, found 1 and 0"),
         (([5], 1, 4, 0, 1, 1), "expected 0 <= rank < world, found rank 1 of 1"),
-        (([5], 1, "episode", 0, 0, 1, 4), "expected a window of at least 5 ticks for whole episodes, found longest=4"),
     ],
 )
 def test_an_impossible_schedule_is_refused(arguments, sentence):

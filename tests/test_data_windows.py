@@ -11,7 +11,7 @@ from test_data import record
 from engram.data.features import FeatureStore, distinct
 from engram.data.lerobot import Dataset, Writer
 from engram.data.normalise import Normaliser
-from engram.data.schedule import Schedule, Shuffled
+from engram.data.schedule import Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.types import Observation, Window
 
@@ -65,7 +65,7 @@ def test_a_window_holds_what_the_data_hold(data):
 
 
 def test_padding_asks_for_nothing(data):
-    window = Windows(data, Schedule(data.lengths, slots=3, ticks="episode", seed=0), chunk=2)[1]
+    window = Windows(data, Episodes(data.lengths, slots=3, seed=0), chunk=2)[1]
     length = window.valid.sum(1)
     assert window.ticks == length.max()  # the longest of these three, not of the data set
     assert not window.target_ok[~window.valid].any()

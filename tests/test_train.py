@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_data import record
 
 from engram.data.lerobot import Dataset, Writer
-from engram.data.schedule import Schedule
+from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
 from engram.policies.build import Design
@@ -37,6 +37,8 @@ def data(tmp_path_factory) -> Dataset:
 
 
 def windows(data: Dataset, settings: Settings = SETTINGS, chunk: int = 2) -> Windows:
+    if settings.ticks == "episode":
+        return Windows(data, Episodes(data.lengths, settings.slots, settings.seed), chunk)
     return Windows(data, Schedule(data.lengths, settings.slots, settings.ticks, settings.seed, stagger=True), chunk)
 
 

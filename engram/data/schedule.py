@@ -5,10 +5,11 @@ Legend: S slots of this rank, G = S * world slots of all ranks, T ticks of a win
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+POOL = 8  # steps among which `Episodes` sorts by length
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,9 @@ class Schedule:
     Args:
         lengths: int (E,) ticks of each episode, all positive.
         slots: S, slots of this rank.
-        ticks: T, a window is T consecutive ticks of the slot's stream (episodes may begin inside it); or "episode", a
-            window is one whole episode, padded at its end to `longest` ticks.
+        ticks: T, a window is T consecutive ticks of the slot's stream; episodes may begin inside it.
         seed: of the permutations.
         rank, world: which share of the slots this process has.
-        longest: ticks of a window of "episode"; default the longest length.
         stagger: slot g begins with g/G of a mean episode of padding. Episodes of equal length would otherwise put all
             slots in the same phase for ever, and an update would see nothing but beginnings, or nothing but ends.
     """
@@ -55,53 +54,75 @@ class Schedule:
         self,
         lengths: NDArray[np.int64],
         slots: int,
-        ticks: int | Literal["episode"],
+        ticks: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
-        longest: int | None = None,
         stagger: bool = False,
     ):
         self._lengths = _checked(lengths, slots, ticks, rank, world)
-        if len(self._lengths) < slots * world:
-            raise ValueError(
-                f"expected at least {slots * world} episodes, one per slot ({slots} slots x {world} ranks), "
-                f"found {len(self._lengths)}; use fewer slots or record more demonstrations"
-            )
-        self.slots, self.seed, self.rank, self.world = slots, seed, rank, world
-        self.whole = ticks == "episode"
-        self.ticks = int(longest or self._lengths.max()) if ticks == "episode" else ticks
-        if self.whole and self.ticks < self._lengths.max():
-            found = f"found longest={self.ticks}; raise it"
-            raise ValueError(f"expected a window of at least {self._lengths.max()} ticks for whole episodes, {found}")
-        spread = float(self._lengths.mean()) / (slots * world) if stagger and not self.whole else 0.0
+        _require_enough(self._lengths, slots, world)
+        self.slots, self.ticks, self.seed, self.rank, self.world = slots, ticks, seed, rank, world
+        spread = float(self._lengths.mean()) / (slots * world) if stagger else 0.0
         mine = range(rank * slots, (rank + 1) * slots)
         self._streams = [_Stream(self._lengths, g, slots * world, seed, int(spread * g)) for g in mine]
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which all slots together play about as many episodes as there are."""
-        work = len(self._lengths) if self.whole else int(self._lengths.sum())
-        return max(1, round(work / (self.slots * self.world * (1 if self.whole else self.ticks))))
+        return max(1, round(int(self._lengths.sum()) / (self.slots * self.world * self.ticks)))
 
     def __getitem__(self, step: int) -> Ticks:
         """The frames of `step` >= 0. Any step at once, in any order: no state is left behind but a memo."""
-        play = self._episode if self.whole else self._window
-        rows = [play(stream, step) for stream in self._streams]
-        episode, tick, first, valid = (np.stack(column) for column in zip(*rows, strict=True))
-        return Ticks(episode, tick, first, valid)
+        places = [stream.locate(step * self.ticks, self.ticks) for stream in self._streams]
+        episode, place = (np.stack(column) for column in zip(*places, strict=True))
+        tick = np.maximum(place, 0)
+        return Ticks(episode, tick, place == 0, place >= 0)
 
-    def _window(self, stream: "_Stream", step: int) -> tuple[NDArray, ...]:
-        at = stream.locate(step * self.ticks, self.ticks)
-        valid = at[1] >= 0
-        tick = np.maximum(at[1], 0)
-        return at[0], tick, valid & (tick == 0), valid
 
-    def _episode(self, stream: "_Stream", step: int) -> tuple[NDArray, ...]:
-        episode = stream.episode(step)
-        last = self._lengths[episode] - 1
-        tick = np.arange(self.ticks)
-        return np.full(self.ticks, episode), np.minimum(tick, last), tick == 0, tick <= last
+class Episodes:
+    """Whole episodes: a window is one episode in each slot, padded at its end to the length of the longest of all.
+
+    In every epoch a seeded permutation of all episodes is dealt out, G at a step. Within pools of a few steps,
+    episodes of like length share a step, so that little of a window is padding; the order of the steps is random.
+    Arguments as for `Schedule`.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], slots: int, seed: int, rank: int = 0, world: int = 1):
+        self._lengths = _checked(lengths, slots, 1, rank, world)
+        _require_enough(self._lengths, slots, world)
+        self.slots, self.seed, self.rank, self.world = slots, seed, rank, world
+        self._epochs: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which each episode is shown about once."""
+        return max(1, round(len(self._lengths) / (self.slots * self.world)))
+
+    def __getitem__(self, step: int) -> Ticks:
+        """The episodes of `step` >= 0."""
+        place, total = (step * self.world + self.rank) * self.slots + np.arange(self.slots), len(self._lengths)
+        episode = np.array([self._epoch(at // total)[at % total] for at in place.tolist()])[:, None]
+        last_S1, tick_T = self._lengths[episode] - 1, np.arange(int(self._lengths.max()))
+        tick = np.minimum(tick_T, last_S1)
+        return Ticks(np.broadcast_to(episode, tick.shape), tick, tick_T == np.zeros_like(episode), tick_T <= last_S1)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The order of an epoch. What completes the last step of the epoch before comes first, unsorted."""
+        if epoch not in self._epochs:
+            self._epochs = {e: order for e, order in self._epochs.items() if abs(e - epoch) <= 1}
+            total, step = len(self._lengths), self.slots * self.world
+            order, head = _permutation(total, self.seed, epoch), -epoch * total % step
+            pools = np.split(order[head:], range(POOL * step, total - head, POOL * step))
+            steps = [part for pool in pools for part in self._alike(pool, step)]
+            whole = [part for part in steps if len(part) == step]
+            shuffled = [whole[i] for i in _permutation(len(whole), self.seed + 1, epoch)]
+            self._epochs[epoch] = np.concatenate([order[:head], *shuffled, *(s for s in steps if len(s) < step)])
+        return self._epochs[epoch]
+
+    def _alike(self, pool: NDArray[np.int64], step: int) -> list[NDArray[np.int64]]:
+        by_length = pool[np.argsort(self._lengths[pool], kind="stable")]
+        return np.split(by_length, range(step, len(pool), step))
 
 
 class Shuffled:
@@ -153,12 +174,6 @@ class _Stream:
         self._starts: list[int] = [lead]  # tick of the stream at which each episode, and the next to be added, begins
         self._extend()
 
-    def episode(self, number: int) -> int:
-        """The slot's `number`-th episode."""
-        while len(self._episodes) <= number:
-            self._extend()
-        return self._episodes[number]
-
     def locate(self, start: int, ticks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Episode and tick for positions start .. start+ticks-1 of the stream; tick is negative in the lead."""
         while self._starts[-1] < start + ticks:
@@ -183,12 +198,20 @@ def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _checked(lengths: NDArray[np.int64], slots: int, ticks: int | str, rank: int, world: int) -> NDArray[np.int64]:
+def _require_enough(lengths: NDArray[np.int64], slots: int, world: int) -> None:
+    if len(lengths) < slots * world:
+        raise ValueError(
+            f"expected at least {slots * world} episodes, one per slot ({slots} slots x {world} ranks), "
+            f"found {len(lengths)}; use fewer slots or record more demonstrations"
+        )
+
+
+def _checked(lengths: NDArray[np.int64], slots: int, ticks: int, rank: int, world: int) -> NDArray[np.int64]:
     lengths = np.asarray(lengths, np.int64)
     if not len(lengths) or lengths.min() < 1:
         raise ValueError(f"expected episodes of at least one tick, found {lengths.tolist()}; drop empty ones")
-    if slots < 1 or (ticks != "episode" and (not isinstance(ticks, int) or ticks < 1)):
-        raise ValueError(f'expected slots >= 1 and ticks >= 1 or "episode", found {slots} and {ticks!r}; raise them')
+    if slots < 1 or ticks < 1:
+        raise ValueError(f"expected slots >= 1 and ticks >= 1, found {slots} and {ticks}; raise them")
     if not 0 <= rank < world:
         raise ValueError(f"expected 0 <= rank < world, found rank {rank} of {world}; ranks count from 0")
     return lengths

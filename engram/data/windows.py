@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
-from engram.data.schedule import Schedule, Shuffled
+from engram.data.schedule import Episodes, Schedule, Shuffled
 from engram.types import Observation, Window
 
 
@@ -29,7 +29,11 @@ class Windows(TorchDataset):
     """
 
     def __init__(
-        self, dataset: Dataset, schedule: Schedule | Shuffled, chunk: int, features: FeatureStore | None = None
+        self,
+        dataset: Dataset,
+        schedule: Schedule | Episodes | Shuffled,
+        chunk: int,
+        features: FeatureStore | None = None,
     ):
         if chunk < 1:
             raise ValueError(f"expected a chunk of at least one action, found {chunk}; raise it")
