@@ -11,7 +11,7 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-LONGER = Settings(updates=2000, slots=16)
+LONGER = Settings(updates=3000, slots=16)
 TRAINED = {"delay_ticks": (0, 20)}
 DELAYS = (50, 100, 500)
 

@@ -5,10 +5,13 @@ The hidden states at the memory positions become the next tick's memory tokens. 
 plain  M' = h                               the paper's; with K = 1 (a detach by the caller) its "detach"
 ema    M' = a sg(h) + (1 - a) sg(M)         the paper's detached moving average
 gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need not change is left alone, so that what
-       was seen once survives delays never trained on (b = -2 keeps the gate mostly shut at the start)
+       was seen once survives delays never trained on. At the start b = -log(s) with s from 1 to 200 over the channels,
+       so that some follow every tick and some hold for hundreds (chrono initialisation, arXiv 1804.11188)
 
 Legend: B rows, M memory tokens, D width.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,8 @@ from torch import Tensor, nn
 from engram import carry as carries
 from engram.carry import Carry
 from engram.memory.base import Memory
+
+SLOWEST = 200.0  # ticks that the slowest channel of a gate holds at the start
 
 
 class Recurrent(Memory):
@@ -35,7 +40,8 @@ class Recurrent(Memory):
         self.initial = nn.Parameter(initial_std * torch.randn(tokens, width))
         self.gate = nn.Linear(2 * width, width) if rule == "gated" else None
         if self.gate is not None:
-            nn.init.constant_(self.gate.bias, -2.0)
+            with torch.no_grad():
+                self.gate.bias.copy_(-torch.linspace(0.0, math.log(SLOWEST), width))
 
     def init(self, batch: int) -> Carry:
         return {self.KEY: self.initial.expand(batch, -1, -1)}
