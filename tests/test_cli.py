@@ -46,7 +46,7 @@ def policy(tmp_path) -> Path:
 def saved(folder: Path, spec=SPEC) -> Path:
     torch.manual_seed(0)
     design, action = Design(m=2), Normaliser(torch.zeros(7), torch.ones(7))
-    checkpoint.save(build(design, spec, action), design, folder)
+    checkpoint.save_pretrained(build(design, spec, action), design, folder)
     return folder
 
 
@@ -136,7 +136,7 @@ class TestCheckpoint:
     def test_of_another_policy(self, refused, policy):
         (policy / "config.json").write_text('{"architectures": ["Gr00tN1d6"]}')
         said = refused("eval", policy, "--task", "recall-color-3")
-        assert "expected an Engram checkpoint of format 1; this was written by something else" in said
+        assert "expected an Engram checkpoint of format 1, found a file of something else; give" in said
 
     def test_no_checkpoint(self, refused, tmp_path):
         said = refused("eval", tmp_path / "nowhere", "--task", "recall-color-3")
@@ -146,13 +146,15 @@ class TestCheckpoint:
         tensors = load_file(policy / "model.safetensors")
         del tensors["memory.initial"]
         save_file(tensors, policy / "model.safetensors")
-        assert "tensor memory.initial is missing" in refused("eval", policy, "--task", "recall-color-3")
+        assert "tensor memory.initial: expected shape (2, 128), found none" in refused(
+            "eval", policy, "--task", "recall-color-3"
+        )
 
     def test_misshaped_memory(self, refused, policy):
         tensors = load_file(policy / "model.safetensors") | {"memory.initial": torch.zeros(64, 128)}
         save_file(tensors, policy / "model.safetensors")
         said = refused("eval", policy, "--task", "recall-color-3")
-        assert "tensor memory.initial: expected shape (2, 128), found (64, 128)" in said
+        assert "tensor memory.initial: expected shape (2, 128), found shape (64, 128)" in said
 
     def test_cut_short(self, refused, policy):
         path = policy / "model.safetensors"
