@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 
 import av
+import fakes
 import pytest
 import torch
 from doubles import BlindPolicy, CuePolicy
 from game import make
 
 from engram.carry import Carry
+from engram.policies.build import Design
 from engram.rollout import CounterError, EpisodeError, compare, evaluate, film, interventions, summarise
 from engram.rollout.interventions import Donor, Moment
 from engram.rollout.records import donors, fingerprint, read
@@ -247,6 +249,21 @@ def test_the_policy_is_bit_equal_after_an_evaluation(tmp_path):
     assert fingerprint(policy) == before
     assert set(vars(policy)) == attributes
     assert policy.training
+
+
+@pytest.mark.parametrize("change", [{"rule": 0.1}, {"mask": "full"}, {"replan": 2}, {"m": 3}, {"carried": False}])
+def test_a_fingerprint_tells_designs_apart(change):
+    """Rule, mask and cadence are in no tensor: the same weights behave in another way."""
+    plain = Design(m=2, rule="plain")
+    ours, same, other = (fakes.policy(design) for design in (plain, plain, replace(plain, **change)))
+    assert fingerprint(ours) == fingerprint(same) != fingerprint(other)
+
+
+def test_a_fingerprint_tells_cameras_apart():
+    ours, other = (
+        fakes.policy(Design(), spec=replace(fakes.SPEC, cameras=names)) for names in (("a", "b"), ("b", "a"))
+    )
+    assert fingerprint(ours) != fingerprint(other)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,11 @@ from engram.rollout.interventions import Donor
 
 
 def fingerprint(policy: Policy) -> str:
-    """SHA-256 over what decides a policy's behaviour: its modules, its cadence and every tensor, bit for bit."""
-    digest = hashlib.sha256(f"{policy} {policy.replan}".encode())
+    """SHA-256 over what decides a policy's behaviour: its modules, spec, cadence and every tensor, bit for bit.
+
+    A module that behaves by more than its tensors and parts says so when printed (`extra_repr`).
+    """
+    digest = hashlib.sha256(f"{policy} {policy.spec} {policy.replan}".encode())
     for name, value in sorted(policy.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
