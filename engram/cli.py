@@ -88,15 +88,16 @@ class Eval:
     task: str
     """Environment."""
     out: Path | None = None
-    """Episodes as JSON lines; default: beside the checkpoint. Finished episodes are not played again."""
+    """Episodes as JSON lines; finished ones are not played again. Default: beside the checkpoint, a file for every
+    intervention, tick, cadence, knob and first seed; more episodes are added to it."""
     seeds: int = TEST
-    """First environment seed (3000000: test, 2000000: validation)."""
+    """The first environment seed, from which the others are counted up (3000000: test, 2000000: validation)."""
     episodes: int = 100
-    """Number of episodes, seeds counted up from the first."""
+    """Number of episodes, and so of seeds."""
     intervention: Literal["none", "zero", "noise", "freeze", "reset", "swap"] = "none"
     """What is done to memory; swap first plays the episodes untouched to collect the donors' memories."""
     at: int | None = None
-    """Tick of the intervention; default: when the choice begins."""
+    """Tick at which the intervention begins; default: when the choice does. Every episode must last longer."""
     replan: int | None = None
     """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
     lanes: int = 16
