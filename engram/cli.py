@@ -243,8 +243,8 @@ def _end(code: int, text: str) -> None:
 
 
 def _knobs(pairs: tuple[str, ...]) -> dict:
-    """NAME=VALUE pairs; values in JSON (3, [0,20], true), anything else is text."""
-    knobs = {}
+    """NAME=VALUE pairs; values in JSON (3, [0,20], true), True and False as Python has them, anything else is text."""
+    knobs, python = {}, {"True": True, "False": False}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
@@ -252,7 +252,7 @@ def _knobs(pairs: tuple[str, ...]) -> dict:
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
-            value = text
+            value = python.get(text, text)
         knobs[name] = tuple(value) if isinstance(value, list) else value
     return knobs
 

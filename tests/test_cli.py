@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_data import FRAMES, VIDEO, edit_column, edit_info, record
 
 from engram import train
-from engram.cli import main
+from engram.cli import _knobs, main
 from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
 from engram.policies.build import Design, build
@@ -119,6 +119,12 @@ class TestEnvironment:
     def test_impossible_knob(self, refused, tmp_path, knob):
         said = refused("demos", "recall-color-3", "--out", tmp_path / "new", "--knobs", knob)
         assert re.match(rf"{knob.partition('=')[0]}: expected .*, found ", said)
+
+    def test_what_a_knob_may_be(self):
+        given = ("shuffle=False", "visible=true", "delay_ticks=[0,20]", "colors=3", "render_mode=rgb_array")
+        assert _knobs(given) == {
+            "shuffle": False, "visible": True, "delay_ticks": (0, 20), "colors": 3, "render_mode": "rgb_array"
+        }  # fmt: skip
 
     def test_other_resolution(self, refused, policy):
         said = refused("eval", policy, "--task", "recall-color-3", "--knobs", "image_size=96", *QUICK)
@@ -512,6 +518,7 @@ class TestHelp:
     [
         ("report nowhere", "nowhere/summary.json: expected the summary of a finished run"),
         ("demos recall-color-3 --out new --knobs delay_ticks=soon", "delay_ticks: expected 0 to 500, .* found 'soon'"),
+        ("demos recall-color-3 --out new --knobs shuffle=no", "shuffle: expected true or false, found 'no'"),
     ],
 )
 def test_the_command_itself(tmp_path, arguments, expected):
