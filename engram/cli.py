@@ -1,8 +1,13 @@
-"""The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2."""
+"""The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2.
+
+With ENGRAM_TRACEBACK=1 in the environment the sentence follows a traceback.
+"""
 
 import errno
 import json
+import os
 import sys
+import traceback
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +20,7 @@ from engram.data.seeds import TEST
 from engram.policies.design import Design
 from engram.settings import Settings
 
+ABOUT = "A memory for robot policies. With ENGRAM_TRACEBACK=1 set, errors show where they come from."
 DO = {errno.ENOSPC: "make room and run the same command again, nothing that was finished is lost"}
 
 
@@ -210,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 a result that disagrees with itself or a bar that was missed, 2 wrong input, 130 stopped.
     """
-    command = tyro.cli(Command, args=arguments, prog="engram", description="A memory for robot policies.")
+    command = tyro.cli(Command, args=arguments, prog="engram", description=ABOUT)
     try:
         command.run()
     except ModuleNotFoundError:
@@ -218,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, SafetensorError) as error:
         _end(2, _sentence(error))
     except RuntimeError as error:
-        _end(1, f"{type(error).__name__}: {error}")
+        _end(1, f"{type(error).__name__}: {error}; set ENGRAM_TRACEBACK=1 to see where it comes from")
     except KeyboardInterrupt:
         _end(130, "stopped; the same command goes on from here")
 
@@ -238,6 +244,9 @@ def _say(text: str) -> None:
 
 
 def _end(code: int, text: str) -> None:
+    """Say why in red and leave; called where the error is being handled."""
+    if os.environ.get("ENGRAM_TRACEBACK") == "1":
+        traceback.print_exc()
     Console(stderr=True).print(f"engram: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 

@@ -174,6 +174,26 @@ class TestCheckpoint:
         arguments = ("eval", policy, "--task", "recall-color-3", *QUICK)
         assert "expected finite actions, found NaN" in refused(*arguments, progress=True, touches="run/eval")
 
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("--episodes=0", "seeds: expected at least one episode, found none; ask for 1 or more"),
+            ("--seeds=-3", "seeds: expected 0 or more, found -3; give another first seed"),
+            ("--lanes=0", "lanes: expected 1 or more, found 0; give another number"),
+            ("--workers=-1", "workers: expected 0 or more, found -1; give another number"),
+            ("--videos=-1", "videos: expected 0 or more, found -1; give another number"),
+            ("--at=0", "swap: expected a tick >= 1, found 0; memory holds nothing at tick 0"),
+        ],
+    )
+    def test_what_cannot_be_played(self, refused, policy, option, said):
+        """A swap plays its donors first: not even they are."""
+        arguments = ("eval", policy, "--task", "recall-color-3", "--intervention=swap", option)
+        assert refused(*arguments) == said
+
+    def test_a_tick_without_an_intervention(self, refused, policy):
+        said = refused("eval", policy, "--task", "recall-color-3", "--at=5")
+        assert said == "at: expected an intervention that begins at tick 5, found none; name one, or give no tick"
+
     @pytest.mark.parametrize("replan", [0, 5])
     def test_replan(self, refused, policy, replan):
         said = refused("eval", policy, "--task", "recall-color-3", "--replan", replan)
@@ -488,6 +508,31 @@ class TestOtherCommands:
         monkeypatch.setitem(sys.modules, "mujoco", None)
         said = refused("demos", "recall-color-3", "--out", tmp_path / "new")
         assert said == 'envs/tabletop needs MuJoCo; install it with: pip install "engram-vla[tabletop]"'
+
+
+class TestTraceback:
+    """Errors are one sentence, and whole for who asks."""
+
+    @pytest.fixture(params=[(ValueError("expected a, found b; do c"), 2), (RuntimeError("shapes do not fit"), 1)])
+    def error(self, request, monkeypatch) -> tuple[Exception, int]:
+        def broken(*_, **__):
+            raise request.param[0]
+
+        monkeypatch.setattr("engram.rollout.checkpoint.evaluate_checkpoint", broken)
+        return request.param
+
+    @pytest.mark.parametrize("asked", [None, "0", "1"])
+    def test_is_shown_when_asked_for(self, error, asked, monkeypatch, capsys):
+        monkeypatch.delenv("ENGRAM_TRACEBACK", raising=False)
+        if asked is not None:
+            monkeypatch.setenv("ENGRAM_TRACEBACK", asked)
+        with pytest.raises(SystemExit) as end:
+            main(["eval", "nowhere", "--task", "x"])
+        said = capsys.readouterr().err
+        assert end.value.code == error[1]
+        assert str(error[0]) in said.splitlines()[-1]
+        assert ("in broken" in said) == (asked == "1")
+        assert ("set ENGRAM_TRACEBACK=1" in said) == isinstance(error[0], RuntimeError)
 
 
 class TestHelp:
