@@ -200,6 +200,49 @@ class TestCheckpoint:
         assert said == f"replan: expected 1 to 4 ticks (the chunk), found {replan}"
 
 
+def test_an_evaluation_from_checkpoint_to_summary(policy, tmp_path, capsys):
+    """A swap of two short episodes, which plays its donors first; said again, it plays nothing again."""
+    knobs = ("cue_ticks=1", "delay_ticks=1", "limit=3")
+    options = ("--task=recall-color-3", "--intervention=swap", "--episodes=2", "--workers=1", "--videos=1")
+    main(["eval", str(policy), *options, "--knobs", *knobs])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["intervention"], summary["episodes"], summary["errors"], summary["ticks"]) == ("swap", 2, 0, 10)
+    assert summary["counters"] == {"observations": 10, "plans": 10, "writes": 10, "renders": 10}
+
+    swap = f"recall-color-3-run-swap-{'-'.join(knobs)}"
+    made = contents(policy.parent / "eval")
+    assert {f"{swap}.jsonl", f"{swap}.settings.json", f"{swap}.video/3000000.mp4"} <= made.keys()
+    assert {f"{swap}-donors.jsonl", f"{swap}-donors.onset/3000001.safetensors"} <= made.keys()
+    first, second = (json.loads(line) for line in made[f"{swap}.jsonl"].splitlines())
+    assert (first["seed"], first["donor_seed"], first["onset"], first["intervened"]) == (3000000, 3000001, 2, 3)
+    assert (second["donor_answer"], second["answer"]) == (first["answer"], first["donor_answer"])
+
+    main(["eval", str(policy), *options, "--knobs", *knobs])
+    assert {**json.loads(capsys.readouterr().out), "seconds": 0} == {**summary, "seconds": 0}
+    assert contents(policy.parent / "eval") == made
+
+
+def test_other_settings_and_seeds_have_files_of_their_own(policy, monkeypatch):
+    """More episodes have not: they are added to those of the same first seed."""
+    files = []
+    monkeypatch.setattr("engram.rollout.checkpoint.evaluate", lambda *given, **_: files.append(given[3].name) or {})
+    for option in (
+        "--episodes=2",
+        "--episodes=3",
+        "--at=2",
+        "--at=3",
+        "--replan=2",
+        "--seeds=2000000",
+        "--knobs=limit=3",
+    ):
+        kind = "zero" if "at" in option else "none"
+        main(["eval", str(policy), "--task=recall-color-3", f"--intervention={kind}", option])
+    assert files == [
+        f"recall-color-3-run-{mark}.jsonl"
+        for mark in ("none", "none", "zero@2", "zero@3", "none-replan=2", "none-seeds=2000000", "none-limit=3")
+    ]
+
+
 def three_cameras(root: Path) -> str:
     record(root, (4, 3), replace(SPEC, cameras=("base", "wrist", "left")))
     return r"pretrained weights: expected 2 cameras .*, found 3 \(base, wrist, left\)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium
 from gymnasium.spaces import Box, Dict
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engram.envs import tabletop
@@ -172,7 +173,8 @@ def _bar(shown: bool) -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[success]}"),
     )
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown)
+    console = Console(stderr=True)  # the summary has the other stream to itself
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown, console=console)
 
 
 def _require_no_errors(episodes: Sequence[Record], out: Path) -> None:
