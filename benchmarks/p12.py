@@ -1,7 +1,8 @@
 """P12: a policy step with memory over the same step without: 8 memory tokens beside 138 others, mask full.
 
-A step is observe and act, at every tick, vision included. Before the timing both policies give the actions of one pass
-over all their tokens under a dense mask, on the same weights; the one without memory simply lacks its tokens.
+A step is observe and act, at every tick, vision included. Before the timing both policies give the actions, and write
+the memory, of one pass over all their tokens under a dense mask, on the same weights; the one without memory simply
+lacks its tokens.
 """
 
 from collections.abc import Callable
@@ -45,20 +46,21 @@ def pair(cameras: int) -> tuple[Through, Through]:
     return remembers, forgets
 
 
-def step(policy: Through, carry: Carry, obs: Observation) -> Callable[[], Tensor]:
-    """One tick in the middle of an episode that observes and acts; the actions."""
+def step(policy: Through, carry: Carry, obs: Observation) -> Callable[[], tuple[Tensor, Carry]]:
+    """One tick in the middle of an episode that observes and acts; the actions and the carry after it."""
     going_on = torch.zeros(len(obs.tick), dtype=torch.bool)
 
     @torch.inference_mode()
-    def call() -> Tensor:
-        return policy.step(carry, obs, going_on)[0].actions
+    def call() -> tuple[Tensor, Carry]:
+        chunk, after = policy.step(carry, obs, going_on)
+        return chunk.actions, after
 
     return call
 
 
 @torch.inference_mode()
-def dense(policy: Through, carry: Carry, obs: Observation) -> Tensor:
-    """The actions from one pass over [scene | text | memory | action slots] under a dense mask."""
+def dense(policy: Through, carry: Carry, obs: Observation) -> tuple[Tensor, Carry]:
+    """Actions and carry from one pass over [scene | text | memory | action slots] under a dense mask."""
     backbone = policy.trunk.backbone
     text_BSD, text_ok_BS = backbone.text(obs.instruction)
     scene_BCD = backbone.embed(backbone.see(obs.images), obs.proprio)
@@ -70,10 +72,17 @@ def dense(policy: Through, carry: Carry, obs: Observation) -> Tensor:
     ok_BSS[:, :, scene_BCD.shape[1] : context] = text_ok_BS.unsqueeze(1)
     ok_BSS[:, :-chunk, -chunk:] = False
     hidden_BSD = masked(backbone.context, backbone.slots, x_BSD, torch.arange(size) < context, ok_BSS)
-    return policy.head.action.inverse(policy.head.expert(hidden_BSD[:, -chunk:]))
+    if policy.memory is not None:
+        written_B = torch.ones(len(x_BSD), dtype=torch.bool)
+        carry = policy.memory.write(carry, hidden_BSD[:, context:-chunk], obs.tick, written_B)
+    return policy.head.action.inverse(policy.head.expert(hidden_BSD[:, -chunk:])), carry
 
 
 def require_equal(policy: Through, obs: Observation, reference: Callable[..., Tensor]) -> None:
-    """AssertionError unless the policy's step gives the actions of `reference`."""
+    """AssertionError unless the policy's step gives the actions of `reference` and writes its memory."""
     carry = policy.init(len(obs.tick))
-    assert_equal("actions", step(policy, carry, obs)(), reference(policy, carry, obs))
+    (actions, after), (expected, written) = step(policy, carry, obs)(), reference(policy, carry, obs)
+    assert_equal("actions", actions, expected)
+    assert after.keys() == written.keys(), f"expected a carry of {sorted(written)}, found {sorted(after)}"
+    for key, value in written.items():
+        assert_equal(key, after[key], value)

@@ -1,8 +1,13 @@
-"""The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2."""
+"""The command line: `engram COMMAND --help` explains each. Wrong input ends with one sentence and exit code 2.
+
+With ENGRAM_TRACEBACK=1 in the environment the sentence follows a traceback.
+"""
 
 import errno
 import json
+import os
 import sys
+import traceback
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +20,7 @@ from engram.data.seeds import TEST
 from engram.policies.design import Design
 from engram.settings import Settings
 
+ABOUT = "A memory for robot policies. With ENGRAM_TRACEBACK=1 set, errors show where they come from."
 DO = {errno.ENOSPC: "make room and run the same command again, nothing that was finished is lost"}
 
 
@@ -88,15 +94,16 @@ class Eval:
     task: str
     """Environment."""
     out: Path | None = None
-    """Episodes as JSON lines; default: beside the checkpoint. Finished episodes are not played again."""
+    """Episodes as JSON lines; finished ones are not played again. Default: beside the checkpoint, a file for every
+    intervention, tick, cadence, knob and first seed; more episodes are added to it."""
     seeds: int = TEST
-    """First environment seed (3000000: test, 2000000: validation)."""
+    """The first environment seed, from which the others are counted up (3000000: test, 2000000: validation)."""
     episodes: int = 100
-    """Number of episodes, seeds counted up from the first."""
+    """Number of episodes, and so of seeds."""
     intervention: Literal["none", "zero", "noise", "freeze", "reset", "swap"] = "none"
     """What is done to memory; swap first plays the episodes untouched to collect the donors' memories."""
     at: int | None = None
-    """Tick of the intervention; default: when the choice begins."""
+    """Tick at which the intervention begins; default: when the choice does. Every episode must last longer."""
     replan: int | None = None
     """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
     lanes: int = 16
@@ -209,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 a result that disagrees with itself or a bar that was missed, 2 wrong input, 130 stopped.
     """
-    command = tyro.cli(Command, args=arguments, prog="engram", description="A memory for robot policies.")
+    command = tyro.cli(Command, args=arguments, prog="engram", description=ABOUT)
     try:
         command.run()
     except ModuleNotFoundError:
@@ -217,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, SafetensorError) as error:
         _end(2, _sentence(error))
     except RuntimeError as error:
-        _end(1, f"{type(error).__name__}: {error}")
+        _end(1, f"{type(error).__name__}: {error}; set ENGRAM_TRACEBACK=1 to see where it comes from")
     except KeyboardInterrupt:
         _end(130, "stopped; the same command goes on from here")
 
@@ -237,13 +244,16 @@ def _say(text: str) -> None:
 
 
 def _end(code: int, text: str) -> None:
+    """Say why in red and leave; called where the error is being handled."""
+    if os.environ.get("ENGRAM_TRACEBACK") == "1":
+        traceback.print_exc()
     Console(stderr=True).print(f"engram: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 
 def _knobs(pairs: tuple[str, ...]) -> dict:
-    """NAME=VALUE pairs; values in JSON (3, [0,20], true), anything else is text."""
-    knobs = {}
+    """NAME=VALUE pairs; values in JSON (3, [0,20], true), True and False as Python has them, anything else is text."""
+    knobs, python = {}, {"True": True, "False": False}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
@@ -251,7 +261,7 @@ def _knobs(pairs: tuple[str, ...]) -> dict:
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
-            value = text
+            value = python.get(text, text)
         knobs[name] = tuple(value) if isinstance(value, list) else value
     return knobs
 

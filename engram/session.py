@@ -77,8 +77,8 @@ class Session:
 
 @torch.inference_mode()
 def start(policy: Policy) -> Session:
-    """A fresh session of `policy`, on the policy's device."""
-    carry = policy.init(1)
+    """A fresh session of `policy`, on the policy's device; its memory is its own, not the learned one of the policy."""
+    carry = {key: value.clone() for key, value in policy.init(1).items()}
     return Session(carry, torch.zeros(policy.spec.action_dim))
 
 
@@ -180,7 +180,8 @@ def _observe_and_plan(
 
 
 def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, drift: float | None) -> Session:
-    chunk, cursor = (session.chunk, session.cursor) if plan is None else (plan, 0)
+    """The session after this tick. Row and plan are copied: a resting session must not keep its whole batch alive."""
+    chunk, cursor = (session.chunk, session.cursor) if plan is None else (plan.clone(), 0)
     assert chunk is not None
     assert cursor < len(chunk), "policy.replan must not exceed policy.chunk"
     count, remembers = session.counters, any(key.startswith("memory/") for key in row)
@@ -190,7 +191,7 @@ def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, dri
         writes=count.writes + remembers,
         moves=count.moves + moved,
     )
-    row = {key: value.clone() for key, value in row.items()}  # a resting session must not hold its batch in memory
+    row = {key: value.clone() for key, value in row.items()}
     return Session(row, chunk[cursor], chunk, cursor + 1, session.tick + 1, State.RUNNING, counters, drift)
 
 

@@ -1,6 +1,7 @@
 """The score card: every row's equality on tiny shapes, references that differ are refused, the JSON line. No timing."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -96,8 +97,14 @@ def test_p7_against_something_unknown():
 def test_p12_step_is_one_dense_pass_and_another_is_refused(which):
     policy, obs = p12.pair(1)[which], inputs.ticks(1, 2, 1).at(0)
     p12.require_equal(policy, obs, p12.dense)
-    with pytest.raises(AssertionError, match="actions"):
-        p12.require_equal(policy, obs, lambda *given: 1.01 * p12.dense(*given))
+    for part in ("actions", *policy.init(2)):
+        with pytest.raises(AssertionError, match=f"{part}: differs"):
+            p12.require_equal(policy, obs, partial(one_percent_off, part))
+
+
+def one_percent_off(part, *given):
+    actions, carry = p12.dense(*given)
+    return (1.01 * actions, carry) if part == "actions" else (actions, carry | {part: 1.01 * carry[part]})
 
 
 def test_p12_memory_is_the_only_difference():

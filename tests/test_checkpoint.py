@@ -35,7 +35,7 @@ def made(design: Design, seed: int = 0) -> Policy:
 @pytest.fixture
 def saved(tmp_path) -> Path:
     design = Design(m=2)
-    checkpoint.save(made(design), design, tmp_path / "policy")
+    checkpoint.save_pretrained(made(design), design, tmp_path / "policy")
     return tmp_path / "policy"
 
 
@@ -47,7 +47,7 @@ def same(a: Policy, b: Policy) -> bool:
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda d: f"{d.memory}-m{d.m}-{d.mask}")
 def test_what_is_saved_comes_back(tmp_path, design):
     policy = made(design)
-    checkpoint.save(policy, design, tmp_path / "a" / "policy")
+    checkpoint.save_pretrained(policy, design, tmp_path / "a" / "policy")
     loaded, found = checkpoint.load(str(tmp_path / "a" / "policy"))
     assert found == design
     assert loaded.spec == policy.spec
@@ -62,7 +62,7 @@ def test_what_is_saved_comes_back(tmp_path, design):
 
 def test_the_same_policy_gives_the_same_bytes(tmp_path):
     for folder in ("one", "two"):
-        checkpoint.save(made(Design(m=2)), Design(m=2), tmp_path / folder)
+        checkpoint.save_pretrained(made(Design(m=2)), Design(m=2), tmp_path / folder)
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -70,7 +70,7 @@ def test_the_same_policy_gives_the_same_bytes(tmp_path):
 def test_a_second_save_replaces_all_of_the_first(saved):
     (saved / "training.json").write_text("of the first")
     design = Design(memory="first-frame")
-    checkpoint.save(made(design, seed=1), design, saved)
+    checkpoint.save_pretrained(made(design, seed=1), design, saved)
     assert checkpoint.load(saved)[1] == design
     assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
 
@@ -105,6 +105,13 @@ def test_a_folder_without_config(saved):
     refuses(saved, r"expected a checkpoint folder with config.json, found none")
 
 
+def test_a_run_instead_of_its_checkpoint(saved):
+    run = saved.parent
+    saved.rename(run / "checkpoint")
+    (run / "config.json").write_text('{"sittings": []}')
+    refuses(run, rf"{run}: expected a checkpoint folder, found a run that holds one; give {run}/checkpoint")
+
+
 def test_a_file_instead_of_a_folder(saved):
     refuses(saved / "model.safetensors", r"expected a checkpoint folder with config.json, found none")
 
@@ -133,19 +140,19 @@ def test_a_config_that_is_not_even_text(saved):
 )
 def test_a_config_of_something_else(saved, config):
     (saved / "config.json").write_text(json.dumps(config))
-    refuses(saved, r"config.json: expected an Engram checkpoint of format 1; this was written by something else")
+    refuses(saved, r"config.json: expected an Engram checkpoint of format 1, found a file of something else; give")
 
 
 def test_a_design_of_another_version(saved):
     edit(saved, "design", heads=12)
-    refuses(saved, r"Design differs in heads; written by another version of Engram")
+    refuses(saved, r"expected the fields of Design, found a difference in heads; load it with the version")
 
 
 def test_a_spec_that_lacks_a_field(saved):
     config = json.loads((saved / "config.json").read_text())
     del config["spec"]["control_hz"]
     (saved / "config.json").write_text(json.dumps(config))
-    refuses(saved, r"Spec differs in control_hz; written by another version of Engram")
+    refuses(saved, r"expected the fields of Spec, found a difference in control_hz; load it with the version")
 
 
 @pytest.mark.parametrize(
@@ -215,22 +222,84 @@ def test_weights_that_are_something_else(saved):
 @pytest.mark.parametrize("name", ["memory.initial", "place", "head.action.mean", "trunk.backbone.proprio_mean"])
 def test_a_tensor_is_missing(saved, name):
     tensors(saved, lambda found: found.pop(name))
-    refuses(saved, rf"tensor {name} is missing; this is not a whole checkpoint")
+    refuses(saved, rf"tensor {name}: expected shape .*, found none; .* use another checkpoint")
 
 
 def test_a_tensor_is_of_another_shape(saved):
     tensors(saved, lambda found: found.update({"memory.initial": torch.zeros(64, 128)}))
-    refuses(saved, r"tensor memory.initial: expected shape \(2, 128\), found \(64, 128\)")
+    refuses(saved, r"tensor memory.initial: expected shape \(2, 128\), found shape \(64, 128\)")
 
 
 def test_a_tensor_too_many(saved):
     tensors(saved, lambda found: found.update({"memory.extra": torch.zeros(1)}))
-    refuses(saved, r"tensor memory.extra does not belong to the policy of config.json")
+    refuses(saved, r"tensor memory.extra: expected none, found shape \(1,\); .* use another checkpoint")
 
 
 def test_weights_of_another_design(saved):
     edit(saved, "design", m=0)
-    refuses(saved, r"tensor memory.gate.bias does not belong")
+    refuses(saved, r"tensor memory.gate.bias: expected none, found shape")
+
+
+class TestPretrained:
+    """By folder or by name on the Hub; the Hub itself is a double that knows one repository."""
+
+    @pytest.fixture
+    def asked(self, saved, monkeypatch) -> list:
+        asked = []
+
+        def download(name, allow_patterns):
+            asked.append((name, allow_patterns))
+            if name != "someone/policy":
+                raise FileNotFoundError("404 Client Error.\nRepository Not Found")
+            return str(saved)
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        monkeypatch.chdir(saved.parent)
+        return asked
+
+    @pytest.mark.parametrize("name", ["policy", "./policy", Path("policy")])
+    def test_a_folder(self, asked, name):
+        policy, design = checkpoint.from_pretrained(name)
+        assert same(policy, made(Design(m=2)))
+        assert design == Design(m=2)
+        assert asked == []
+
+    def test_a_folder_that_looks_like_a_repository(self, asked, saved):
+        saved.parent.joinpath("someone").mkdir()
+        checkpoint.save_pretrained(made(Design(m=3)), Design(m=3), Path("someone/policy"))
+        assert checkpoint.from_pretrained("someone/policy")[1] == Design(m=3)
+        assert asked == []
+
+    def test_a_repository(self, asked):
+        policy, design = checkpoint.from_pretrained("someone/policy")
+        assert same(policy, made(Design(m=2)))
+        assert design == Design(m=2)
+        assert asked == [("someone/policy", ["config.json", "model.safetensors"])]
+
+    def test_neither(self, asked):
+        said = r"someone/else: expected a checkpoint folder here or .* Hub, found neither \(404 Client Error.\); see"
+        with pytest.raises(ValueError, match=said):
+            checkpoint.from_pretrained("someone/else")
+
+    @pytest.mark.parametrize("name", ["nowhere", "runs/nowhere/checkpoint", "/nowhere", "./nowhere", "../nowhere"])
+    def test_what_can_only_be_a_folder(self, asked, name):
+        with pytest.raises(ValueError, match="expected a checkpoint folder with config.json, found none; give"):
+            checkpoint.from_pretrained(name)
+        assert asked == []
+
+
+def test_a_load_between_the_renames_of_a_save_disturbs_nobody(saved, monkeypatch):
+    rename, loaded = os.replace, []
+
+    def renamed(a, b):
+        rename(a, b)
+        loaded.append(checkpoint.load(saved)[0])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", renamed)
+        checkpoint.save_pretrained(made(Design(m=2), seed=1), Design(m=2), saved)
+    assert [same(policy, made(Design(m=2), seed)) for seed, policy in enumerate(loaded)] == [True, True]
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
 class TestInterrupted:
@@ -238,7 +307,7 @@ class TestInterrupted:
 
     def require_intact(self, saved: Path, before: Policy) -> None:
         assert same(checkpoint.load(saved)[0], before)
-        checkpoint.save(made(Design(m=3), seed=2), Design(m=3), saved)
+        checkpoint.save_pretrained(made(Design(m=3), seed=2), Design(m=3), saved)
         assert same(checkpoint.load(saved)[0], made(Design(m=3), seed=2))
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
@@ -250,7 +319,7 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "save_file", full)
             with pytest.raises(OSError, match="No space left"):
-                checkpoint.save(made(Design(m=2), seed=1), Design(m=2), saved)
+                checkpoint.save_pretrained(made(Design(m=2), seed=1), Design(m=2), saved)
         assert [p.name for p in saved.parent.iterdir()] == [saved.name]  # nothing left to fill the disk
         self.require_intact(saved, made(Design(m=2)))
 
@@ -274,7 +343,7 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint.os, "replace", rename)
             with pytest.raises(KeyboardInterrupt):
-                checkpoint.save(made(Design(m=2), seed=1), Design(m=2), saved)
+                checkpoint.save_pretrained(made(Design(m=2), seed=1), Design(m=2), saved)
         self.require_intact(saved, made(Design(m=2)))
 
     def test_the_first_save_fails(self, tmp_path, monkeypatch):
@@ -284,7 +353,7 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "save_file", full)
             with pytest.raises(OSError, match="No space left"):
-                checkpoint.save(made(Design()), Design(), tmp_path / "policy")
+                checkpoint.save_pretrained(made(Design()), Design(), tmp_path / "policy")
         assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_data import FRAMES, VIDEO, edit_column, edit_info, record
 
 from engram import train
-from engram.cli import main
+from engram.cli import _knobs, main
 from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
 from engram.policies.build import Design, build
@@ -46,7 +46,7 @@ def policy(tmp_path) -> Path:
 def saved(folder: Path, spec=SPEC) -> Path:
     torch.manual_seed(0)
     design, action = Design(m=2), Normaliser(torch.zeros(7), torch.ones(7))
-    checkpoint.save(build(design, spec, action), design, folder)
+    checkpoint.save_pretrained(build(design, spec, action), design, folder)
     return folder
 
 
@@ -120,6 +120,12 @@ class TestEnvironment:
         said = refused("demos", "recall-color-3", "--out", tmp_path / "new", "--knobs", knob)
         assert re.match(rf"{knob.partition('=')[0]}: expected .*, found ", said)
 
+    def test_what_a_knob_may_be(self):
+        given = ("shuffle=False", "visible=true", "delay_ticks=[0,20]", "colors=3", "render_mode=rgb_array")
+        assert _knobs(given) == {
+            "shuffle": False, "visible": True, "delay_ticks": (0, 20), "colors": 3, "render_mode": "rgb_array"
+        }  # fmt: skip
+
     def test_other_resolution(self, refused, policy):
         said = refused("eval", policy, "--task", "recall-color-3", "--knobs", "image_size=96", *QUICK)
         assert re.match("environment recall-color-3: expected height 64, found 96; use ", said)
@@ -136,7 +142,7 @@ class TestCheckpoint:
     def test_of_another_policy(self, refused, policy):
         (policy / "config.json").write_text('{"architectures": ["Gr00tN1d6"]}')
         said = refused("eval", policy, "--task", "recall-color-3")
-        assert "expected an Engram checkpoint of format 1; this was written by something else" in said
+        assert "expected an Engram checkpoint of format 1, found a file of something else; give" in said
 
     def test_no_checkpoint(self, refused, tmp_path):
         said = refused("eval", tmp_path / "nowhere", "--task", "recall-color-3")
@@ -146,13 +152,15 @@ class TestCheckpoint:
         tensors = load_file(policy / "model.safetensors")
         del tensors["memory.initial"]
         save_file(tensors, policy / "model.safetensors")
-        assert "tensor memory.initial is missing" in refused("eval", policy, "--task", "recall-color-3")
+        assert "tensor memory.initial: expected shape (2, 128), found none" in refused(
+            "eval", policy, "--task", "recall-color-3"
+        )
 
     def test_misshaped_memory(self, refused, policy):
         tensors = load_file(policy / "model.safetensors") | {"memory.initial": torch.zeros(64, 128)}
         save_file(tensors, policy / "model.safetensors")
         said = refused("eval", policy, "--task", "recall-color-3")
-        assert "tensor memory.initial: expected shape (2, 128), found (64, 128)" in said
+        assert "tensor memory.initial: expected shape (2, 128), found shape (64, 128)" in said
 
     def test_cut_short(self, refused, policy):
         path = policy / "model.safetensors"
@@ -166,10 +174,73 @@ class TestCheckpoint:
         arguments = ("eval", policy, "--task", "recall-color-3", *QUICK)
         assert "expected finite actions, found NaN" in refused(*arguments, progress=True, touches="run/eval")
 
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ("--episodes=0", "seeds: expected at least one episode, found none; ask for 1 or more"),
+            ("--seeds=-3", "seeds: expected 0 or more, found -3; give another first seed"),
+            ("--lanes=0", "lanes: expected 1 or more, found 0; give another number"),
+            ("--workers=-1", "workers: expected 0 or more, found -1; give another number"),
+            ("--videos=-1", "videos: expected 0 or more, found -1; give another number"),
+            ("--at=0", "swap: expected a tick >= 1, found 0; memory holds nothing at tick 0"),
+        ],
+    )
+    def test_what_cannot_be_played(self, refused, policy, option, said):
+        """A swap plays its donors first: not even they are."""
+        arguments = ("eval", policy, "--task", "recall-color-3", "--intervention=swap", option)
+        assert refused(*arguments) == said
+
+    def test_a_tick_without_an_intervention(self, refused, policy):
+        said = refused("eval", policy, "--task", "recall-color-3", "--at=5")
+        assert said == "at: expected an intervention that begins at tick 5, found none; name one, or give no tick"
+
     @pytest.mark.parametrize("replan", [0, 5])
     def test_replan(self, refused, policy, replan):
         said = refused("eval", policy, "--task", "recall-color-3", "--replan", replan)
         assert said == f"replan: expected 1 to 4 ticks (the chunk), found {replan}"
+
+
+def test_an_evaluation_from_checkpoint_to_summary(policy, tmp_path, capsys):
+    """A swap of two short episodes, which plays its donors first; said again, it plays nothing again."""
+    knobs = ("cue_ticks=1", "delay_ticks=1", "limit=3")
+    options = ("--task=recall-color-3", "--intervention=swap", "--episodes=2", "--workers=1", "--videos=1")
+    main(["eval", str(policy), *options, "--knobs", *knobs])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["intervention"], summary["episodes"], summary["errors"], summary["ticks"]) == ("swap", 2, 0, 10)
+    assert summary["counters"] == {"observations": 10, "plans": 10, "writes": 10, "renders": 10}
+
+    swap = f"recall-color-3-run-swap-{'-'.join(knobs)}"
+    made = contents(policy.parent / "eval")
+    assert {f"{swap}.jsonl", f"{swap}.settings.json", f"{swap}.video/3000000.mp4"} <= made.keys()
+    assert {f"{swap}-donors.jsonl", f"{swap}-donors.onset/3000001.safetensors"} <= made.keys()
+    first, second = (json.loads(line) for line in made[f"{swap}.jsonl"].splitlines())
+    assert (first["seed"], first["donor_seed"], first["onset"], first["intervened"]) == (3000000, 3000001, 2, 3)
+    assert (second["donor_answer"], second["answer"]) == (first["answer"], first["donor_answer"])
+
+    main(["eval", str(policy), *options, "--knobs", *knobs])
+    assert {**json.loads(capsys.readouterr().out), "seconds": 0} == {**summary, "seconds": 0}
+    assert contents(policy.parent / "eval") == made
+
+
+def test_other_settings_and_seeds_have_files_of_their_own(policy, monkeypatch):
+    """More episodes have not: they are added to those of the same first seed."""
+    files = []
+    monkeypatch.setattr("engram.rollout.checkpoint.evaluate", lambda *given, **_: files.append(given[3].name) or {})
+    for option in (
+        "--episodes=2",
+        "--episodes=3",
+        "--at=2",
+        "--at=3",
+        "--replan=2",
+        "--seeds=2000000",
+        "--knobs=limit=3",
+    ):
+        kind = "zero" if "at" in option else "none"
+        main(["eval", str(policy), "--task=recall-color-3", f"--intervention={kind}", option])
+    assert files == [
+        f"recall-color-3-run-{mark}.jsonl"
+        for mark in ("none", "none", "zero@2", "zero@3", "none-replan=2", "none-seeds=2000000", "none-limit=3")
+    ]
 
 
 def three_cameras(root: Path) -> str:
@@ -482,6 +553,31 @@ class TestOtherCommands:
         assert said == 'envs/tabletop needs MuJoCo; install it with: pip install "engram-vla[tabletop]"'
 
 
+class TestTraceback:
+    """Errors are one sentence, and whole for who asks."""
+
+    @pytest.fixture(params=[(ValueError("expected a, found b; do c"), 2), (RuntimeError("shapes do not fit"), 1)])
+    def error(self, request, monkeypatch) -> tuple[Exception, int]:
+        def broken(*_, **__):
+            raise request.param[0]
+
+        monkeypatch.setattr("engram.rollout.checkpoint.evaluate_checkpoint", broken)
+        return request.param
+
+    @pytest.mark.parametrize("asked", [None, "0", "1"])
+    def test_is_shown_when_asked_for(self, error, asked, monkeypatch, capsys):
+        monkeypatch.delenv("ENGRAM_TRACEBACK", raising=False)
+        if asked is not None:
+            monkeypatch.setenv("ENGRAM_TRACEBACK", asked)
+        with pytest.raises(SystemExit) as end:
+            main(["eval", "nowhere", "--task", "x"])
+        said = capsys.readouterr().err
+        assert end.value.code == error[1]
+        assert str(error[0]) in said.splitlines()[-1]
+        assert ("in broken" in said) == (asked == "1")
+        assert ("set ENGRAM_TRACEBACK=1" in said) == isinstance(error[0], RuntimeError)
+
+
 class TestHelp:
     @pytest.mark.parametrize("command", [None, *COMMANDS])
     def test_help(self, capsys, command):
@@ -510,6 +606,7 @@ class TestHelp:
     [
         ("report nowhere", "nowhere/summary.json: expected the summary of a finished run"),
         ("demos recall-color-3 --out new --knobs delay_ticks=soon", "delay_ticks: expected 0 to 500, .* found 'soon'"),
+        ("demos recall-color-3 --out new --knobs shuffle=no", "shuffle: expected true or false, found 'no'"),
     ],
 )
 def test_the_command_itself(tmp_path, arguments, expected):

@@ -329,7 +329,9 @@ def test_unknown_names_are_answered_with_the_closest():
         ("delay_ticks", -1),
         ("delay_ticks", (5, 2)),
         ("delay_ticks", (1, 2, 3)),
+        ("delay_ticks", True),
         ("limit", 0),
+        ("limit", True),
         ("image_size", 8),
     ],
 )

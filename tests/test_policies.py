@@ -191,7 +191,6 @@ def carry_is_closed(policy: Policy) -> None:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def step_is_observe_and_act(policy: Policy) -> None:
     window = fakes.window(B, T)
     carry = expected = policy.init(B)

@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 
 import av
+import fakes
 import pytest
 import torch
 from doubles import BlindPolicy, CuePolicy
 from game import make
 
 from engram.carry import Carry
+from engram.policies.build import Design
 from engram.rollout import CounterError, EpisodeError, compare, evaluate, film, interventions, summarise
 from engram.rollout.interventions import Donor, Moment
 from engram.rollout.records import donors, fingerprint, read
@@ -72,6 +74,27 @@ def test_the_tick_of_an_intervention_decides(tmp_path):
     cue_seen_again = run(CuePolicy(), tmp_path / "early.jsonl", intervention=interventions.reset(at=2))
     assert (cue_over["success"], cue_seen_again["success"]) == (1.0, 1.0)
     assert cue_over["intervention"] == "freeze@3"
+
+
+@pytest.mark.parametrize("change", [interventions.zero(), interventions.freeze(at=3), interventions.reset(at=2)])
+def test_every_tick_under_an_intervention_is_counted(tmp_path, change):
+    run(CuePolicy(), tmp_path / "changed.jsonl", seeds=range(6), intervention=change)
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=range(6))
+    for line in read(tmp_path / "changed.jsonl"):
+        assert line["intervened"] == line["ticks"] - (change.at or line["onset"])
+    assert {line["intervened"] for line in read(tmp_path / "plain.jsonl")} == {0}
+
+
+def test_an_intervention_that_comes_too_late_is_refused_and_not_an_outcome(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[0])
+    (plain,) = read(tmp_path / "plain.jsonl")
+    last, over = plain["ticks"] - 1, plain["ticks"]
+    run(CuePolicy(), tmp_path / "last.jsonl", seeds=[0], intervention=interventions.zero(last))
+    assert [line["intervened"] for line in read(tmp_path / "last.jsonl")] == [1]
+    said = f"seed 0: expected it to last beyond tick {over}, at which zero@{over} begins, found it over after {over};"
+    with pytest.raises(ValueError, match=said):
+        run(CuePolicy(), tmp_path / "late.jsonl", seeds=[0], intervention=interventions.zero(over))
+    assert read(tmp_path / "late.jsonl") == []
 
 
 def test_after_a_swap_the_donor_is_followed(tmp_path):
@@ -249,6 +272,21 @@ def test_the_policy_is_bit_equal_after_an_evaluation(tmp_path):
     assert policy.training
 
 
+@pytest.mark.parametrize("change", [{"rule": 0.1}, {"mask": "full"}, {"replan": 2}, {"m": 3}, {"carried": False}])
+def test_a_fingerprint_tells_designs_apart(change):
+    """Rule, mask and cadence are in no tensor: the same weights behave in another way."""
+    plain = Design(m=2, rule="plain")
+    ours, same, other = (fakes.policy(design) for design in (plain, plain, replace(plain, **change)))
+    assert fingerprint(ours) == fingerprint(same) != fingerprint(other)
+
+
+def test_a_fingerprint_tells_cameras_apart():
+    ours, other = (
+        fakes.policy(Design(), spec=replace(fakes.SPEC, cameras=names)) for names in (("a", "b"), ("b", "a"))
+    )
+    assert fingerprint(ours) != fingerprint(other)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -265,9 +303,20 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused(tmp_path, change
         run(policy, tmp_path / "plain.jsonl")
 
 
-def test_no_seed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least one episode"):
-        run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": []}, "seeds: expected at least one episode, found none"),
+        ({"seeds": range(-3, 3)}, "seeds: expected 0 or more, found -3"),
+        ({"lanes": 0}, "lanes: expected 1 or more, found 0"),
+        ({"workers": -1}, "workers: expected 0 or more, found -1"),
+        ({"video_first": -1}, "videos: expected 0 or more, found -1"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_the_first_file(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(CuePolicy(), tmp_path / "plain.jsonl", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_has_a_frame_for_the_reset_and_every_tick(tmp_path):
@@ -289,6 +338,31 @@ def test_half_an_episode_is_not_filmed(tmp_path):
 def test_the_first_seeds_are_filmed_beside_the_results(tmp_path):
     run(CuePolicy(), tmp_path / "plain.jsonl", seeds=range(4, 8), video_first=2)
     assert sorted(path.name for path in (tmp_path / "plain.video").iterdir()) == ["4.mp4", "5.mp4"]
+
+
+def test_a_film_of_another_outcome_than_the_evaluated_one_is_refused(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[3])
+    (evaluated,) = read(tmp_path / "plain.jsonl")
+    film(CuePolicy(), make, 3, tmp_path / "3.mp4", evaluated=evaluated)
+    (tmp_path / "3.mp4").unlink()
+    with pytest.raises(CounterError, match="film of seed 3: expected the outcome of its evaluation, .* found .*False"):
+        film(CuePolicy(), make, 3, tmp_path / "3.mp4", interventions.reset(), evaluated)
+    assert not (tmp_path / "3.mp4").exists()
+
+
+def test_films_and_memories_belong_to_the_results_beside_them(tmp_path):
+    """They are made once; when the results are removed and made anew, so are they."""
+    out = tmp_path / "plain.jsonl"
+    run(CuePolicy(), out, seeds=range(2), video_first=1, keep_onset=True)
+    kept = tmp_path / "plain.video" / "0.mp4"
+    kept.write_bytes(b"of these results")
+    run(CuePolicy(), out, seeds=range(3), video_first=2, keep_onset=True)
+    assert kept.read_bytes() == b"of these results"
+    out.unlink()
+    run(CuePolicy(replan=2), out, seeds=range(1), video_first=1, keep_onset=True)
+    assert kept.read_bytes() != b"of these results"
+    names = {path.name for folder in ("plain.video", "plain.onset") for path in (tmp_path / folder).iterdir()}
+    assert names == {"0.mp4", "0.safetensors"}
 
 
 def test_lines_are_plain_json(tmp_path):

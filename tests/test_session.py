@@ -135,6 +135,22 @@ def test_sessions_of_every_policy_interleave_and_leave_it_bit_equal(design):
     assert same(before, policy.state_dict())
 
 
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
+def test_a_session_owns_its_memory(design):
+    """Nothing of the policy can be changed through one, and none keeps the batch alive in which it was stepped."""
+    policy = fakes.policy(design).eval()
+    parts = {**dict(policy.named_parameters()), **dict(policy.named_buffers())}
+    before = {key: value.clone() for key, value in parts.items()}
+    fresh = [start(policy) for _ in range(3)]
+    _, stepped = advance(policy, fresh, [fake_frame(seed, 0) for seed in range(3)])
+    held = [value for session in (*fresh, *stepped) for value in session.carry.values()]
+    for tensor in held + [session.chunk for session in stepped]:
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        with torch.inference_mode():
+            tensor.zero_()
+    assert same(before, parts)
+
+
 def test_a_kept_session_can_be_played_again():
     policy, frames = CuePolicy(replan=2), frames_of(0, 3)
     _, (kept,) = advance(policy, [start(policy)], frames[:1])

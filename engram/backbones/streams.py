@@ -27,6 +27,9 @@ class Layer(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
     def project(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B,N,D) and keys with values (B,2,N,D)."""
         width = x_BND.shape[-1]

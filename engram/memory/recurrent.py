@@ -43,6 +43,9 @@ class Recurrent(Memory):
             with torch.no_grad():
                 self.gate.bias.copy_(-torch.linspace(0.0, math.log(SLOWEST), width))
 
+    def extra_repr(self) -> str:
+        return f"rule={self.rule}"
+
     def init(self, batch: int) -> Carry:
         return {self.KEY: self.initial.expand(batch, -1, -1)}
 

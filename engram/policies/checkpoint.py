@@ -1,7 +1,12 @@
-"""Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic."""
+"""Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic.
+
+The design says how memory works, the tensors hold the normalisation of actions and proprioception: nothing else is
+needed to go on from there, on this machine or from a repository of the Hugging Face Hub with these two files.
+"""
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,9 +24,9 @@ from engram.types import Spec
 FORMAT = 1
 
 
-def save(policy: Policy, design: Design, folder: Path) -> None:
+def save_pretrained(policy: Policy, design: Design, folder: Path | str) -> None:
     """Write a policy to `folder` (created; an existing one is replaced only when all is on disk)."""
-    with Staged(folder) as new:
+    with Staged(Path(folder)) as new:
         write(policy, design, new)
 
 
@@ -33,14 +38,38 @@ def write(policy: Policy, design: Design, folder: Path) -> None:
 
 
 def load(folder: Path | str) -> tuple[Policy, Design]:
-    """The policy in `folder`, in evaluation mode. Raises ValueError naming what is missing, foreign or mis-shaped."""
-    folder = Path(folder)
-    recover(folder)
+    """The policy in `folder`, in evaluation mode. Raises ValueError naming what is missing, foreign or mis-shaped.
+
+    Reads only, so that a checkpoint can be evaluated while its training goes on and replaces it.
+    """
+    folder = _whole(Path(folder))
     config = _config(folder)
     design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
     policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
     _fill(policy, read_tensors(folder / "model.safetensors"), folder)
     return policy.eval(), design
+
+
+def from_pretrained(name: Path | str) -> tuple[Policy, Design]:
+    """`load` from a folder or, for an "OWNER/NAME" that is none here, from the Hugging Face Hub (kept in its cache).
+
+    Raises ValueError as `load` does, and for a name that is neither.
+    """
+    on_hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)) and not _whole(Path(name)).exists()
+    return load(_fetched(str(name)) if on_hub else name)
+
+
+def _fetched(name: str) -> str:
+    from huggingface_hub import snapshot_download  # not above: folders do without it, and it takes a while to load
+
+    try:
+        return snapshot_download(name, allow_patterns=["config.json", "model.safetensors"])
+    except OSError as error:
+        found = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name}: expected a checkpoint folder here or a repository of the Hugging Face Hub, found neither "
+            f"({found}); see that the name is right and the Hub within reach"
+        ) from error
 
 
 class Staged:
@@ -74,9 +103,17 @@ class Staged:
 
 
 def recover(folder: Path) -> None:
-    """Undo half a replacement: a kill between the two renames of `Staged` leaves the previous folder under `.old`."""
-    if _old(folder).exists() and not folder.exists():
+    """Undo half a replacement: a kill between the two renames of `Staged` leaves the previous folder under `.old`.
+
+    For who writes `folder` alone: done between the two renames of a living process, it makes the second one fail.
+    """
+    if _whole(folder) != folder:
         os.replace(_old(folder), folder)
+
+
+def _whole(folder: Path) -> Path:
+    """Where the last complete version of `folder` is: under its own name or, between two renames, under `.old`."""
+    return _old(folder) if _old(folder).exists() and not folder.exists() else folder
 
 
 def _old(folder: Path) -> Path:
@@ -85,6 +122,10 @@ def _old(folder: Path) -> Path:
 
 def _config(folder: Path) -> dict:
     path = folder / "config.json"
+    if (folder / "checkpoint" / "config.json").is_file():
+        raise ValueError(
+            f"{folder}: expected a checkpoint folder, found a run that holds one; give {folder}/checkpoint"
+        )
     if not path.is_file():
         raise ValueError(
             f"{folder}: expected a checkpoint folder with config.json, found none; give `engram train`'s output"
@@ -98,7 +139,8 @@ def _config(folder: Path) -> dict:
     ours = isinstance(config, dict) and config.get("format") == FORMAT
     if not ours or not all(isinstance(config.get(part), dict) for part in ("design", "spec")):
         raise ValueError(
-            f"{path}: expected an Engram checkpoint of format {FORMAT}; this was written by something else"
+            f"{path}: expected an Engram checkpoint of format {FORMAT}, found a file of something else; "
+            "give `engram train`'s OUT/checkpoint"
         )
     return config
 
@@ -108,7 +150,8 @@ def _fields(kind: type, values: dict, folder: Path):
     if set(values) != set(known):
         odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(
-            f"{folder}/config.json: {kind.__name__} differs in {odd}; written by another version of Engram"
+            f"{folder}/config.json: expected the fields of {kind.__name__}, found a difference in {odd}; "
+            "load it with the version of Engram that wrote it"
         )
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for name, value in values.items():
@@ -131,14 +174,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
     """Copy tensors by name, refusing anything missing, unknown or of another shape."""
     wanted = policy.state_dict()
-    for name in sorted(set(wanted) | set(found)):
-        if name not in found:
+    for name in sorted(wanted.keys() | found.keys()):
+        expected, got = (_shape(tensors.get(name)) for tensors in (wanted, found))
+        if expected != got:
             raise ValueError(
-                f"{folder}: tensor {name} is missing; this is not a whole checkpoint of its own config.json"
+                f"{folder}: tensor {name}: expected {expected}, found {got}; "
+                "config.json and weights do not belong together, use another checkpoint"
             )
-        if name not in wanted:
-            raise ValueError(f"{folder}: tensor {name} does not belong to the policy of config.json")
-        if wanted[name].shape != found[name].shape:
-            shapes = f"expected shape {tuple(wanted[name].shape)}, found {tuple(found[name].shape)}"
-            raise ValueError(f"{folder}: tensor {name}: {shapes}; config.json and weights do not belong together")
     policy.load_state_dict(found)
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "none" if tensor is None else f"shape {tuple(tensor.shape)}"

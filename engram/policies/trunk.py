@@ -79,6 +79,10 @@ class Trunk(nn.Module):
             for parameter in backbone.parts()[part]:
                 parameter.requires_grad_(False)
 
+    def extra_repr(self) -> str:
+        """What the tensors of a trunk do not show."""
+        return f"mask={self.mask}"
+
     @property
     def frozen_features(self) -> bool:
         """Whether `features` is free of trained weights, so that a data set's features can be computed once."""

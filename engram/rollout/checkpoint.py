@@ -1,19 +1,23 @@
 """Evaluate what `engram train` made: load and play; for a swap first the episodes whose memories are given away."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from engram.data.seeds import TEST
 from engram.policies import checkpoint
+from engram.policies.base import Policy
 from engram.rollout import interventions, records
-from engram.rollout.evaluate import evaluate
+from engram.rollout.evaluate import evaluate, require_possible
 from engram.rollout.interventions import Intervention
 
-SIMPLE = {
+KINDS = {
     "zero": interventions.zero,
     "noise": interventions.noise,
     "freeze": interventions.freeze,
     "reset": interventions.reset,
+    "swap": partial(interventions.swap, {}),  # its donors are not known yet
 }
 
 
@@ -38,32 +42,49 @@ def evaluate_checkpoint(
     """The summary of `engram.rollout.evaluate` for the policy in `folder`.
 
     `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
-    checkpoint named after task and intervention. For a swap, `donors` is an evaluation that kept its onsets
+    checkpoint named after all that decides its episodes. For a swap, `donors` is an evaluation that kept its onsets
     (`keep_onset`) and is played first if there is none. Raises ValueError for a wrong checkpoint, task, knob or name.
     """
+    policy, change = _load(folder, replan), _change(intervention, at)
+    name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
+    require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played
+    out = out or folder.parent / "eval" / _file(task, name, change, knobs, replan, min(seeds))
+    play = partial(
+        evaluate, policy, task, seeds, policy_name=name, knobs=knobs, lanes=lanes, workers=workers, progress=progress
+    )
+    if change is not None and intervention == "swap":
+        if donors is None:
+            donors = out.with_name(out.stem + "-donors.jsonl")
+            play(donors, keep_onset=True)
+        change = replace(change, donors=records.donors(donors))
+    return play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+
+
+def _load(folder: Path, replan: int | None) -> Policy:
     policy, _ = checkpoint.load(folder)
     if replan is not None:
         if not 1 <= replan <= policy.chunk:
             raise ValueError(f"replan: expected 1 to {policy.chunk} ticks (the chunk), found {replan}")
         policy.replan = replan
-    name = name or folder.resolve().parent.name
-    knobs, seeds = dict(knobs or {}), list(seeds)
-    marks = "".join(f"-{key}={value}" for key, value in sorted(knobs.items())).replace(" ", "")
-    out = out or folder.parent / "eval" / f"{task}-{name}-{intervention}{marks}.jsonl"
-    play = partial(
-        evaluate, policy, task, seeds, policy_name=name, knobs=knobs, lanes=lanes, workers=workers, progress=progress
-    )
-    if intervention != "swap":
-        change = None if intervention == "none" else _simple(intervention, at)
-        return play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
-    if donors is None:
-        donors = out.with_name(out.stem + "-donors.jsonl")
-        play(donors, keep_onset=True)
-    change = interventions.swap(records.donors(donors), at)
-    return play(out, intervention=change, video_first=videos)
+    return policy
 
 
-def _simple(name: str, at: int | None) -> Intervention:
-    if name not in SIMPLE:
-        raise ValueError(f"intervention: expected none, {', '.join(SIMPLE)} or swap, found {name!r}")
-    return SIMPLE[name](at)
+def _change(name: str, at: int | None) -> Intervention | None:
+    if name in KINDS:
+        return KINDS[name](at)
+    if name != "none":
+        raise ValueError(f"intervention: expected one of none, {', '.join(KINDS)}, found {name!r}")
+    if at is not None:
+        raise ValueError(
+            f"at: expected an intervention that begins at tick {at}, found none; name one, or give no tick"
+        )
+    return None
+
+
+def _file(
+    task: str, name: str, change: Intervention | None, knobs: dict[str, object], replan: int | None, first: int
+) -> str:
+    """The default name: other settings and other first seeds get a file of their own, more episodes do not."""
+    marks = {**knobs, "replan": replan, "seeds": None if first == TEST else first}
+    given = "".join(f"-{key}={value}" for key, value in sorted(marks.items()) if value is not None).replace(" ", "")
+    return f"{task}-{name}-{'none' if change is None else change.label}{given}.jsonl"

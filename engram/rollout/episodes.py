@@ -42,6 +42,7 @@ class _Lane:
     info: Info
     fresh: Carry
     held: Carry | None = None
+    intervened: int = 0
     reward: float = 0.0
     drift: tuple[float, ...] = ()
     cue_ticks: int = 0
@@ -60,7 +61,7 @@ def play(
     `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
     observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
     its lane. An environment that fails gives a record with `error` and no outcome. The policy is in evaluation mode
-    meanwhile. Raises CounterError.
+    meanwhile. Raises CounterError, and ValueError for an episode that is over before the intervention begins.
     """
     training = policy.training
     policy.eval()
@@ -152,7 +153,7 @@ def _intervene(episode: _Lane, intervention: Intervention | None, keep_onset: Ke
     donor = _donor(episode, intervention)
     changed = intervention.change(memory, Moment(episode.seed, tick, at, episode.fresh, held, donor))
     session = replace(episode.session, carry={**episode.session.carry, **changed})
-    return replace(episode, session=session, held=held)
+    return replace(episode, session=session, held=held, intervened=episode.intervened + 1)
 
 
 def _first_change(episode: _Lane, intervention: Intervention) -> int:
@@ -166,10 +167,12 @@ def _donor(episode: _Lane, intervention: Intervention | None) -> Donor | None:
 
 
 def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -> Record:
-    """The line of an episode that ended by itself. Raises CounterError."""
+    """The line of an episode that ended by itself. Raises CounterError, and ValueError for one left untouched."""
     info, donor = episode.info, _donor(episode, intervention)
     counters = _counters(episode)
     _require_agreement(policy, episode, counters)
+    if intervention is not None:
+        _require_intervened(episode, intervention)
     return {
         "seed": episode.seed,
         "success": bool(info["success"]),
@@ -182,6 +185,7 @@ def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -
         "onset": int(info["onset"]),
         "return": episode.reward,
         "counters": counters,
+        "intervened": episode.intervened,
         "drift": list(episode.drift),
         "error": None,
     }
@@ -193,7 +197,7 @@ def _failed(seed: int, error: str) -> Record:
         ("success", "choice", "answer", "donor_answer", "donor_seed", "ticks", "cue_end", "onset", "return")
     )
     counters = dict.fromkeys(("observations", "plans", "writes", "renders"), 0)
-    return {"seed": seed, **outcome, "counters": counters, "drift": [], "error": error}
+    return {"seed": seed, **outcome, "counters": counters, "intervened": 0, "drift": [], "error": error}
 
 
 def _counters(episode: _Lane) -> dict[str, int]:
@@ -219,6 +223,15 @@ def _require_agreement(policy: Policy, episode: _Lane, counters: dict[str, int])
         raise CounterError(
             f"episode of seed {episode.seed}: expected memory to move, found every memory/ entry unchanged over "
             f"{ticks} ticks; the policy asks for writes that store nothing"
+        )
+
+
+def _require_intervened(episode: _Lane, intervention: Intervention) -> None:
+    """An episode that was over before the intervention was due says nothing of it, however it ended."""
+    if not episode.intervened:
+        raise ValueError(
+            f"episode of seed {episode.seed}: expected it to last beyond tick {_first_change(episode, intervention)}, "
+            f"at which {intervention.label} begins, found it over after {episode.session.tick}; choose an earlier tick"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium
 from gymnasium.spaces import Box, Dict
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engram.envs import tabletop
@@ -49,28 +50,40 @@ def evaluate(
     Raises ValueError for a wrong setting or observation, CounterError when counts disagree, and, after all other
     episodes are done, EpisodeError when an environment failed.
     """
-    if intervention is not None:
-        require_memory(policy, intervention)
     out, seeds, knobs, began = Path(out), sorted({int(seed) for seed in seeds}), dict(knobs or {}), time.monotonic()
     names = {"policy": policy_name, "task": task, "intervention": None if intervention is None else intervention.label}
     proof = {"policy_sha256": fingerprint(policy), "knobs": knobs, "replan": policy.replan}
     make_one = partial(make, task, **knobs)
+    require_possible(policy, intervention, seeds, lanes, workers, video_first)
     if not out.exists():
-        _require_fit(policy, make_one, task)  # first of all, so that a mistake leaves no file behind
+        _require_fit(policy, make_one, task)  # before the first file, as all that can be wrong in a call
     done = resume(out, names | proof | {"keep_onset": keep_onset})
-    todo = [seed for seed in seeds if seed not in done]
-    if todo:
-        keep = partial(save_onset, out) if keep_onset else None
-        lanes = min(lanes, len(todo))
+    if todo := [seed for seed in seeds if seed not in done]:
+        before, lanes = [done[seed] for seed in seeds if seed in done], min(lanes, len(todo))
         with VectorEnv(make_one, lanes, workers) as envs:
+            keep = partial(save_onset, out) if keep_onset else None
             played = (names | record for record in play(policy, envs, lanes, todo, intervention, keep))
-            before = [done[seed] for seed in seeds if seed in done]
             shown = _watched(played, before, _bar(progress), f"{policy_name} on {task}", len(seeds))
             done |= {line["seed"]: line for line in _appended(shown, out)}
     episodes = [done[seed] for seed in seeds if seed in done]
     _require_no_errors(episodes, out)
-    _film_first(policy, make_one, seeds[:video_first], out.with_suffix(".video"), intervention)
+    _film(policy, make_one, episodes[:video_first], out.with_suffix(".video"), intervention)
     return summarise(episodes) | proof | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def require_possible(
+    policy: Policy, intervention: Intervention | None, seeds: Sequence[int], lanes: int, workers: int, videos: int
+) -> None:
+    """ValueError for what no evaluation can be made of: what it checks needs no environment."""
+    if intervention is not None:
+        require_memory(policy, intervention)
+    for name, found, least in (("lanes", lanes, 1), ("workers", workers, 0), ("videos", videos, 0)):
+        if found < least:
+            raise ValueError(f"{name}: expected {least} or more, found {found}; give another number")
+    if not seeds:
+        raise ValueError("seeds: expected at least one episode, found none; ask for 1 or more")
+    if min(seeds) < 0:
+        raise ValueError(f"seeds: expected 0 or more, found {min(seeds)}; give another first seed")
 
 
 def summarise(episodes: Sequence[Record]) -> dict:
@@ -160,7 +173,8 @@ def _bar(shown: bool) -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[success]}"),
     )
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown)
+    console = Console(stderr=True)  # the summary has the other stream to itself
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown, console=console)
 
 
 def _require_no_errors(episodes: Sequence[Record], out: Path) -> None:
@@ -173,9 +187,15 @@ def _require_no_errors(episodes: Sequence[Record], out: Path) -> None:
         )
 
 
-def _film_first(
-    policy: Policy, make: Callable[[], gymnasium.Env], seeds: Sequence[int], folder: Path, change: Intervention | None
+def _film(
+    policy: Policy,
+    make: Callable[[], gymnasium.Env],
+    episodes: Sequence[Record],
+    folder: Path,
+    change: Intervention | None,
 ) -> None:
-    for seed in seeds:
-        if not (folder / f"{seed}.mp4").exists():
-            film(policy, make, seed, folder / f"{seed}.mp4", change)
+    """A film of every episode that has none yet."""
+    for episode in episodes:
+        out = folder / f"{episode['seed']}.mp4"
+        if not out.exists():
+            film(policy, make, episode["seed"], out, change, episode)

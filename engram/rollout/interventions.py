@@ -4,7 +4,8 @@ An intervention changes only the `memory/` entries of an episode, and only betwe
 `at` (the onset of the choice unless said otherwise), so that everything `observe` computes for `act`, keys and values
 included, comes from the changed memory. Zero, noise and freeze do so again before every later `observe`; reset and
 swap do it once. At that moment memory holds ticks 0..at-1. A plan made before `at` is played to its end: no extra
-plan is forced, and the counters stay those of an untouched episode.
+plan is forced, and the counters stay those of an untouched episode. An episode that is over before `at` is refused:
+its outcome is that of an untouched one, and must not count under the name of the intervention.
 
 Zero and noise change floating-point entries; clocks, pointers and validity flags stay, so that the policy still reads
 the same slots. The others replace every `memory/` entry. Protocol: specs/mu_vla.md section 2.4.

@@ -1,12 +1,13 @@
 """Episodes on disk: one JSON line each, appended as they end, and beside them the settings they were made with.
 
 `NAME.jsonl` holds the lines, `NAME.settings.json` the settings, `NAME.onset/SEED.safetensors` the memory that an
-episode had at its onset, where asked for. A killed run leaves at most one incomplete last line, which is dropped.
+episode had at its onset and `NAME.video/SEED.mp4` its film, where asked for. A killed run leaves at most one incomplete
+last line, which is dropped.
 
 A line: `policy`, `task`, `intervention` (null for none), `seed`; `success`, `choice`, `answer`, `donor_answer` and
 `donor_seed` (swap only), `return`; `ticks`, `cue_end`, `onset` (control ticks); `counters` (`observations`, `plans`,
-`writes`, `renders`); `drift` per tick (empty for a policy without memory); `error` (null, or what the environment said,
-and then no outcome).
+`writes`, `renders`); `intervened` (ticks observed with the intervention in force); `drift` per tick (empty for a policy
+without memory); `error` (null, or what the environment said, and then no outcome).
 """
 
 import hashlib
@@ -24,8 +25,11 @@ from engram.rollout.interventions import Donor
 
 
 def fingerprint(policy: Policy) -> str:
-    """SHA-256 over what decides a policy's behaviour: its modules, its cadence and every tensor, bit for bit."""
-    digest = hashlib.sha256(f"{policy} {policy.replan}".encode())
+    """SHA-256 over what decides a policy's behaviour: its modules, spec, cadence and every tensor, bit for bit.
+
+    A module that behaves by more than its tensors and parts says so when printed (`extra_repr`).
+    """
+    digest = hashlib.sha256(f"{policy} {policy.spec} {policy.replan}".encode())
     for name, value in sorted(policy.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -44,11 +48,19 @@ def resume(path: Path, settings: Mapping[str, object]) -> dict[int, dict]:
     if path.exists():
         _require_same(path, beside, expected)
     else:
+        _clear(path)
         _replace(beside, json.dumps(expected, indent=1) + "\n")
         _replace(path, "")
     done = {line["seed"]: line for line in _lines(path) if line["error"] is None}
     _replace(path, "".join(json.dumps(line) + "\n" for line in done.values()))
     return done
+
+
+def _clear(path: Path) -> None:
+    """Remove films and memories that a removed file of this name left behind: they may be another policy's."""
+    for suffix, kept in ((".video", "[0-9]*.mp4"), (".onset", "[0-9]*.safetensors")):
+        for file in path.with_suffix(suffix).glob(kept):
+            file.unlink()
 
 
 def read(path: Path) -> list[dict]:

@@ -30,6 +30,8 @@ Ticks = int | Sequence[int]  # a number, or the ends of a range
 class Recall(gymnasium.Env):
     """The environment.
 
+    A knob of another kind or out of range is a ValueError.
+
     Args:
         colors: number of candidates, 2 to 9, the first of `scene.COLORS`.
         cue_ticks: how long the cue shows, 1 or more; a pair is a range drawn from per episode.
@@ -63,6 +65,8 @@ class Recall(gymnasium.Env):
         _number("colors", colors, 2, len(scene.COLORS))
         _number("limit", limit, 1, 10_000)
         _number("image_size", image_size, 16, 512)
+        for name, value in (("shuffle", shuffle), ("visible", visible), ("free_arm", free_arm), ("images", images)):
+            _flag(name, value)
         self.colors, self.shuffle, self.visible, self.free_arm = list(scene.COLORS)[:colors], shuffle, visible, free_arm
         self.limit, self.images, self.render_mode = limit, images, render_mode
         self.table = Table(image_size)
@@ -158,11 +162,20 @@ class Recall(gymnasium.Env):
 def _range(name: str, value: Ticks, low: int, high: int) -> tuple[int, int]:
     """A number or a pair of them within [low, high], as a half-open range to draw from."""
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or not all(isinstance(end, Integral) for end in pair) or not low <= pair[0] <= pair[1] <= high:
+    if len(pair) != 2 or not all(map(_whole, pair)) or not low <= pair[0] <= pair[1] <= high:
         raise ValueError(f"{name}: expected {low} to {high}, or a range (low, high) within, found {value!r}")
     return int(pair[0]), int(pair[1]) + 1
 
 
 def _number(name: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, Integral) or not low <= value <= high:
+    if not _whole(value) or not low <= value <= high:
         raise ValueError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):  # the text "False" would count as true
+        raise ValueError(f"{name}: expected true or false, found {value!r}")
