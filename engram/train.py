@@ -45,7 +45,7 @@ from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.policies.before import Before
 from engram.policies.build import build
-from engram.policies.design import Design
+from engram.policies.design import Design, require_whole_windows
 from engram.policies.through import Through
 from engram.settings import Settings
 from engram.types import Spec, Window
@@ -59,6 +59,7 @@ PROPRIO_FLOOR = 0.01  # metres, radians
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
     """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
+    require_whole_windows(design, settings)
     keep_pages()
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)

@@ -1,6 +1,7 @@
 """Training: kill it and start it again, and the bits are the same; it learns; it refuses what does not fit."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
 from engram.policies.build import Design
+from engram.policies.design import require_whole_windows
 from engram.train import Run, Settings, fit, new_policy, published, train
 
 LENGTHS = (5, 4, 6, 5)
@@ -269,6 +271,35 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="trained slots: expected 'all'"):
         new_policy(data, Design(), replace(SETTINGS, start="scratch"))
     assert not list(tmp_path.iterdir())
+
+
+def test_words_and_windows_that_do_not_exist_are_refused_with_those_that_do():
+    # In a process of its own: here the type checks of the tests would be first.
+    code = """
+from engram.settings import Settings
+for wrong in ({"loader": "shufled"}, {"start": "scrach"}, {"ticks": "episodes"}):
+    try:
+        Settings(**wrong)
+    except ValueError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [
+        "loader: expected one of episodic, shuffled, found 'shufled'; choose such a value",
+        "start: expected one of pretrained, scratch, found 'scrach'; choose such a value",
+        "ticks: expected at least 1, or 'episode', found 'episodes'; choose such a value",
+    ]
+
+
+def test_windows_hold_whole_pieces_of_k(data, tmp_path):
+    """A window of 3 ticks with K = 2 would be learned as K = 2, 1, 2, 1 ..., one with K = 9 as K = 3."""
+    design = Design(m=2, chunk=2, trained="all", tbptt=2)
+    for k in (2, 9):
+        with pytest.raises(ValueError, match=rf"expected a divisor of the window .*ticks 3.*, found {k}; change one"):
+            fit(data, replace(design, tbptt=k), replace(SETTINGS, start="scratch"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    for ticks, k in ((2, 2), (4, 2), ("episode", 2), (3, None)):
+        require_whole_windows(replace(design, tbptt=k), replace(SETTINGS, ticks=ticks))
 
 
 def test_a_memory_that_is_shown_independent_frames_is_refused(data, tmp_path):
