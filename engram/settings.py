@@ -40,15 +40,9 @@ class Settings:
 
     def __post_init__(self):
         require_choices(self)
-        for name, least in {
-            "updates": 1,
-            "slots": 1,
-            "save": 1,
-            "log": 1,
-            "seed": 0,
-            "warmup": 0,
-            "workers": 0,
-        }.items():
+        least_of = dict.fromkeys(("updates", "slots", "save", "log"), 1)
+        least_of |= dict.fromkeys(("seed", "warmup", "workers"), 0)
+        for name, least in least_of.items():
             require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         require("ticks", self.ticks, _is_ticks(self.ticks), "at least 1, or 'episode'")
         require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")

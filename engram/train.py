@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -338,10 +338,3 @@ def _progress(quiet: bool, name: str) -> Iterator[tuple[Progress, TaskID]]:
     console = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=quiet, console=console) as bar:
         yield bar, bar.add_task(name, note="")
-
-
-def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
-    """muVLA's published choices on our backbone (specs of muVLA 1.8): one optimizer step per window of K = 2 ticks."""
-    design = replace(design, memory="recurrent", m=64, rule="plain", initial_std=0.02, tbptt=2)
-    design = replace(design, mask="full", trained="language", chunk=8, loss="l1")
-    return design, replace(settings, ticks=2)

@@ -19,7 +19,8 @@ from engram.data.windows import Windows
 from engram.policies import checkpoint
 from engram.policies.build import Design
 from engram.policies.design import require_whole_windows
-from engram.train import Run, Settings, fit, new_policy, published, train
+from engram.policies.published import published
+from engram.train import Run, Settings, fit, new_policy, train
 
 LENGTHS = (5, 4, 6, 5)
 DESIGNS = {
@@ -313,3 +314,23 @@ def test_the_published_choices():
     design, settings = published(Design(), Settings())
     assert (design.m, design.rule, design.tbptt, design.mask) == (64, "plain", 2, "full")
     assert (design.initial_std, design.chunk, design.loss, settings.ticks) == (0.02, 8, "l1", design.tbptt)
+    kept = published(Design(m=64, tbptt=2, replan=4), Settings(lr=5e-4))
+    assert kept == (replace(design, replan=4), replace(settings, lr=5e-4))
+    assert published(Design(), Settings(start="scratch"))[0].trained == "all"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            (Design(m=3), Settings()),
+            "--design.m: expected 64, the published value, found 3; leave --design.m or --preset out",
+        ),
+        ((Design(tbptt=8), Settings()), "--design.tbptt: expected 2, the published value, found 8"),
+        ((Design(trained="all"), Settings()), "--design.trained: expected language, the published value, found all"),
+        ((Design(), Settings(ticks=16)), "--settings.ticks: expected 2, the published value, found 16"),
+    ],
+)
+def test_what_was_asked_for_is_not_silently_replaced_by_the_published_choice(given, said):
+    with pytest.raises(ValueError, match=said):
+        published(*given)
