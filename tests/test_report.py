@@ -202,6 +202,15 @@ def test_missing_and_oversized_videos_are_said(run: Path, monkeypatch: pytest.Mo
         ("[]", "expected a JSON object"),
         ('{"policies": {}}', '"task" to be a string'),
         ('{"task": "t", "policies": {}}', '"policies" to map'),
+        (
+            '{"task": "t", "policies": {"a": {"success": 1}}, "paired": {"a": "x", "b": "y"}}',
+            '"p_value" to be a number',
+        ),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": [3]}', '"visible" to be an object, found [3]'),
+        (
+            '{"task": "t", "policies": {"a": {"success": 1}}, "delay_curve": [{"success": 1, "delay": 3}]}',
+            '"delay_curve": expected "policy" to be a string, found None',
+        ),
         ('{"task": "t", "policies": {"a": {"success": 97}}}', '"policies.a" to hold "success" in'),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": {"a": 3}}', '"visible.a" to hold'),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": {}}', '"chance" to hold'),
@@ -223,6 +232,32 @@ def test_a_broken_line_is_named_and_a_line_cut_short_by_a_kill_is_left_out(run: 
     (run / "mu_vla" / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match="metrics.jsonl:2: expected JSON"):
         read(run)
+
+
+def test_an_episode_that_ended_in_an_error_is_counted_as_one(run: Path) -> None:
+    line = {"task": "recall-color-3", "policy": "mu_vla", "seed": 99, "intervention": None, "success": None}
+    with (run / "eval" / "recall-color-3-mu_vla-none.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"ticks": None, "onset": None, "drift": [], "error": "it broke"}) + "\n")
+    (row,) = [row for row in words.episode_rows(read(run)) if row["policy"] == "μVLA" and row["intervention"] == "none"]
+    assert (row["episodes"], row["errors"]) == (41, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names"),
+    [
+        ("mu_vla/metrics.jsonl", '{"loss": 1.0}\n', 'metrics.jsonl:1: expected "step" to be a number, found None'),
+        ("eval/a.jsonl", '{"policy": "a", "seed": 0}\n', 'a.jsonl:1: expected "task" to be a string, found None'),
+        ("eval/a.jsonl", "[]\n", "a.jsonl:1: expected a JSON object"),
+        ("videos/videos.json", '[{"policy": "a"}]', 'videos.json: expected "file" to be a string, found None'),
+        ("videos/videos.json", "[3]", "videos.json: expected a JSON object, found 3"),
+        ("videos/videos.json", "{}", "videos.json: expected a list of videos, found {}"),
+    ],
+)
+def test_a_file_that_lacks_what_the_page_needs_is_named(run: Path, file: str, content: str, names: str) -> None:
+    (run / file).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(names)) as error:
+        read(run)
+    assert "; " in str(error.value)  # what to do
 
 
 def test_drift_is_aligned_to_the_choice(complete: Path) -> None:
