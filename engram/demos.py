@@ -25,6 +25,7 @@ from engram.data.seeds import DEMOS, VALIDATION
 from engram.data.writer import Writer
 from engram.envs import tabletop
 from engram.envs.tabletop import scene
+from engram.files import replace_text
 from engram.types import Spec
 
 SPAN = 100_000  # environment seeds that one `seed` of `collect` has to itself
@@ -141,7 +142,7 @@ def _shards(out: Path, settings: dict) -> Path:
     if path.exists() and path.read_text() != text:
         raise DataError(shards, f"episodes of {text}", path.read_text(), "remove it, or go on with those settings")
     shards.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    replace_text(path, text)
     return shards
 
 

@@ -8,7 +8,6 @@ window to window, detached, so a slot's memory continues where it was.
 import ctypes
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -41,6 +40,7 @@ from engram.data.lerobot import Dataset
 from engram.data.normalise import Normaliser
 from engram.data.schedule import Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
+from engram.files import replace_text
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.policies.before import Before
@@ -193,7 +193,7 @@ class Run:
         run._restore(tensors, state)
         lines = (out / "metrics.jsonl").read_text().splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.step]
-        (out / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+        replace_text(out / "metrics.jsonl", "".join(line + "\n" for line in kept))
         return run
 
     def record_sitting(self) -> None:
@@ -203,9 +203,7 @@ class Run:
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
         asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
         config = asked | {"sittings": [*before, {"from_update": self.step, **code}]}
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(config, indent=1) + "\n")
-        os.replace(new, path)
+        replace_text(path, json.dumps(config, indent=1) + "\n")
 
     def update(self, window: Window) -> float:
         """One optimizer step on one window; returns the loss (read from the device only when it is logged)."""

@@ -103,6 +103,23 @@ def test_a_line_cut_short_by_the_kill_is_dropped(data, tmp_path, monkeypatch):
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
 
 
+def test_a_full_disk_at_the_start_of_a_sitting_keeps_the_curve(data, tmp_path, monkeypatch):
+    killed_at(7, data, tmp_path, monkeypatch)
+    before = metrics(tmp_path)
+
+    def full(self, text, **_):
+        self.open("w").close()  # what a full disk leaves of a file that is written anew
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(data, tmp_path)
+    assert metrics(tmp_path) == before
+    run(data, tmp_path)
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
+
+
 def test_a_finished_run_is_left_as_it_is(data, tmp_path):
     run(data, tmp_path)
     before, lines = weights(tmp_path), metrics(tmp_path)
