@@ -72,8 +72,9 @@ class Train:
         """Read the data, train, print the summary."""
         from engram.data.lerobot import Dataset
         from engram.policies.published import published
-        from engram.train import fit
+        from engram.train import fit, keep_pages
 
+        keep_pages()
         design, settings = Design(**vars(self.design)), Settings(**vars(self.settings))
         if self.preset == "paper":
             design, settings = published(design, settings)

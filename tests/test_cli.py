@@ -308,7 +308,7 @@ class TestOut:
     def test_another_run(self, refused, demos, tmp_path):
         main(training(demos, tmp_path / "run"))
         said = refused(*training(demos, tmp_path / "run", "--design.m=3"), progress=True)
-        assert "run: expected a new folder or this run, holds a run with other settings, design or data; choose" in said
+        assert "run: expected a new folder or this run, found a run with other design; choose" in said
 
     def test_another_quickstart(self, refused, tmp_path):
         settle(Plan(), tmp_path / "quickstart")

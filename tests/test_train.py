@@ -1,6 +1,7 @@
 """Training: kill it and start it again, and the bits are the same; it learns; it refuses what does not fit."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from engram.policies import checkpoint
 from engram.policies.build import Design
 from engram.policies.design import require_whole_windows
 from engram.policies.published import published
-from engram.train import Run, Settings, fit, new_policy, train
+from engram.train import Run, Settings, _peak_gb, fit, new_policy, train
 
 LENGTHS = (5, 4, 6, 5)
 DESIGNS = {
@@ -161,7 +162,7 @@ def test_a_full_disk_keeps_what_was_saved(data, tmp_path, monkeypatch):
 def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
     run(data, tmp_path)
     before = weights(tmp_path)
-    with pytest.raises(ValueError, match="holds a run with other settings, design or data; choose another"):
+    with pytest.raises(ValueError, match="found a run with other settings; choose another"):
         run(data, tmp_path, settings=replace(SETTINGS, **other))
     assert weights(tmp_path) == before
     assert len(metrics(tmp_path)) == 12
@@ -169,9 +170,25 @@ def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
 
 def test_a_run_of_another_design_or_data_is_refused(data, tmp_path):
     run(data, tmp_path)
-    for design, about in ((Design(m=2, chunk=2), ABOUT), (DESIGNS["gated"], {"frames": 1})):
-        with pytest.raises(ValueError, match="holds a run with other settings, design or data"):
+    for design, about, other in ((Design(m=2, chunk=2), ABOUT, "design"), (DESIGNS["gated"], {"frames": 1}, "data")):
+        with pytest.raises(ValueError, match=f"found a run with other {other}; choose"):
             train(fakes.policy(design), design, windows(data), SETTINGS, tmp_path, about, quiet=True)
+
+
+def test_a_run_that_was_shown_the_data_in_another_order_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.train.ORDER", 1)
+    run(data, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="found a run with other order; choose"):
+        run(data, tmp_path)
+
+
+def test_the_most_memory_is_kept_over_sittings(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.train._peak_gb", lambda: 7.5)
+    killed_at(7, data, tmp_path, monkeypatch)
+    monkeypatch.undo()
+    assert 0 < _peak_gb() < 7.5
+    assert run(data, tmp_path)["peak_gb"] == 7.5
 
 
 def test_other_frozen_weights_than_the_run_began_with_are_refused(data, tmp_path, monkeypatch):
@@ -279,6 +296,14 @@ def test_fit_makes_all_of_it_from_a_data_set(data, tmp_path):
     assert policy.spec == data.spec
     np.testing.assert_allclose(policy.head.action.mean, data.action.mean(0), atol=1e-5)
     np.testing.assert_allclose(policy.trunk.backbone.proprio_mean, data.state.mean(0), atol=1e-5)
+
+
+def test_what_takes_long_before_the_first_update_shows_a_bar(tmp_path, capsys):
+    data = Dataset(record(tmp_path / "demos", LENGTHS, fakes.SPEC))  # not decoded yet
+    design, settings = Design(m=2, chunk=2, trained="all"), replace(SETTINGS, updates=1, start="scratch")
+    fit(data, design, settings, tmp_path / "run")
+    frames = 2 * sum(LENGTHS)
+    assert re.search(rf"videos .* {frames}/{frames}", capsys.readouterr().err)
 
 
 def test_what_cannot_be_trained_is_refused(data, tmp_path):
