@@ -41,13 +41,7 @@ class Collected:
 
 
 def collect(
-    task: str,
-    episodes: int,
-    out: Path | str,
-    seed: int = 0,
-    noise: float = 0.3,
-    workers: int = 2,
-    **knobs: Any,
+    task: str, episodes: int, out: Path | str, seed: int = 0, noise: float = 0.3, workers: int = 2, **knobs: Any
 ) -> Collected:
     """Record `episodes` successes of the expert on a tabletop task as a data set at `out`.
 
@@ -76,9 +70,7 @@ def collect(
         for path in _play(task, knobs, noise, shards, first, episodes, workers):
             if path is None:
                 dropped += 1
-                if dropped > max(20, episodes):
-                    found = f"found {dropped} failures and {kept} successes"
-                    raise ValueError(f"{task}: expected an expert that mostly succeeds, {found}; lower the noise")
+                _require_expert(task, episodes, kept, dropped)
                 continue
             episode = _load(path)
             writer.add_episode(**episode)
@@ -133,6 +125,12 @@ def _check(episodes: int, seed: int, workers: int, out: Path) -> None:
         raise ValueError(f"expected {expected}, found {episodes}, {seed} and {workers}; choose within these")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(out, "a new or empty directory", "an existing one", "choose another or remove it")
+
+
+def _require_expert(task: str, episodes: int, kept: int, dropped: int) -> None:
+    if dropped > max(20, episodes):
+        found = f"found {dropped} failures and {kept} successes"
+        raise ValueError(f"{task}: expected an expert that mostly succeeds, {found}; lower the noise")
 
 
 def _shards(out: Path, settings: dict) -> Path:
