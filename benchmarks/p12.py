@@ -19,6 +19,7 @@ from engram.policies.through import Through
 from engram.types import Observation
 
 TITLE = "policy step with memory over without"
+AGAINST = ()
 BAR = Bar("less", 1.10)
 CAMERAS, MEMORY, CHUNK = 8, 8, 8
 OTHERS = CAMERAS * 16 + 1 + 9  # images, proprioception, words

@@ -30,6 +30,7 @@ from engram.policies.through import Through
 from engram.types import Observation, Window
 
 TITLE = "training window, mask full, over the plain loop"
+AGAINST = ()
 BAR = Bar("more", 1.5)
 
 

@@ -27,6 +27,7 @@ from engram.types import Observation
 
 TITLE = "policy step at tick 1000 over tick 16"
 BAR = Bar("less", 1.02, interval=True)
+AGAINST = ("kv-all",)
 KV_TITLE = "policy that keeps all keys and values over ours, tick 1000"
 KV_BAR = Bar("more", 20.0)
 EARLY, LATE = 16, 1000
@@ -34,12 +35,8 @@ HISTORY = {"T=100": (2, 100), "T=1000": (2, 1000), "wide T=100": (7, 100), "wide
 
 
 def measure(against: str | None = None, seconds: float = 10.0) -> dict:
-    """The JSON of the row; `against` is None or "kv-all". `seconds` for each measurement."""
-    if against is None:
-        return _slope(seconds)
-    if against == "kv-all":
-        return _against_all(seconds)
-    raise ValueError(f"--against: expected kv-all, found {against!r}")
+    """The JSON of the row; `against` is None or one of AGAINST. `seconds` for each measurement."""
+    return _slope(seconds) if against is None else _against_all(seconds)
 
 
 def _slope(seconds: float) -> dict:

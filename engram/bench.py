@@ -1,7 +1,8 @@
 """The score card: one file per row in benchmarks/, two implementations side by side in one process.
 
-A row is a module `benchmarks/pN.py` with `TITLE` (one line), `BAR` (a `Bar`) and `measure(**options) -> dict`, whose
-result is the JSON line of the row. It asserts equality of what it compares before it times (specs/performance.md 0.2).
+A row is a module `benchmarks/pN.py` with `TITLE` (one line), `BAR` (a `Bar`), `AGAINST` (other baselines by name) and
+`measure() -> dict`, or `measure(against=NAME)` for those, whose result is the JSON line of the row. It asserts equality
+of what it compares before it times (specs/performance.md 0.2).
 """
 
 import gc
@@ -146,16 +147,25 @@ def load(row: str) -> ModuleType:
 def run(row: str, as_json: bool = False, against: str | None = None) -> int:
     """Measure a row (or "all") and print it; with `as_json` the last line of standard output is its JSON.
 
-    `against` names another baseline where the row offers one. Returns the exit status: for "all" 1 if a bar is missed.
+    `against` names another baseline where the row offers one, else ValueError. Returns the exit status: for "all" 1 if
+    a bar is missed.
     """
     if row.lower() == "all":
+        _require_baseline(row, (), against)
         return run_all(as_json)
     module = load(row)
+    _require_baseline(row, module.AGAINST, against)
     result = {"row": row.upper(), **module.measure(**({} if against is None else {"against": against}))}
     Console(stderr=as_json).print(_table([result]))
     if as_json:
         print(json.dumps(result), flush=True)
     return 0
+
+
+def _require_baseline(row: str, known: tuple[str, ...], against: str | None) -> None:
+    if against is not None and against not in known:
+        expected = f"expected {' or '.join(known)} or nothing" if known else f"expected nothing for {row}"
+        raise ValueError(f"--against: {expected}, found {against!r}; see `engram bench --help`")
 
 
 def run_all(as_json: bool = False) -> int:

@@ -71,13 +71,16 @@ class Train:
     design: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Design))]
     settings: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Settings))]
     preset: Literal["engram", "paper"] = "engram"
-    """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks)."""
+    """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks);
+    other values of these are refused."""
 
     def run(self) -> None:
         """Read the data, train, print the summary."""
         from engram.data.lerobot import Dataset
-        from engram.train import fit, published
+        from engram.policies.published import published
+        from engram.train import fit, keep_pages
 
+        keep_pages()
         design, settings = Design(**vars(self.design)), Settings(**vars(self.settings))
         if self.preset == "paper":
             design, settings = published(design, settings)

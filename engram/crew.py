@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engram.data.lerobot import Dataset
 from engram.policies.design import Design
 from engram.settings import Settings
-from engram.train import fit
+from engram.train import fit, keep_pages
 
 CONTEXT = multiprocessing.get_context("spawn")
 POLL = 0.5  # seconds between two looks at the metrics of the others
@@ -112,6 +112,7 @@ def _train(job: Job, threads: int, refusals: SimpleQueue) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
+        keep_pages()
         fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
     except (ValueError, OSError) as error:  # wrong input: one sentence in the parent, not a traceback here
         refusals.put(str(error))

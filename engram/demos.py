@@ -25,6 +25,7 @@ from engram.data.seeds import DEMOS, VALIDATION
 from engram.data.writer import Writer
 from engram.envs import tabletop
 from engram.envs.tabletop import scene
+from engram.files import replace_text
 from engram.types import Spec
 
 SPAN = 100_000  # environment seeds that one `seed` of `collect` has to itself
@@ -40,13 +41,7 @@ class Collected:
 
 
 def collect(
-    task: str,
-    episodes: int,
-    out: Path | str,
-    seed: int = 0,
-    noise: float = 0.3,
-    workers: int = 2,
-    **knobs: Any,
+    task: str, episodes: int, out: Path | str, seed: int = 0, noise: float = 0.3, workers: int = 2, **knobs: Any
 ) -> Collected:
     """Record `episodes` successes of the expert on a tabletop task as a data set at `out`.
 
@@ -75,9 +70,7 @@ def collect(
         for path in _play(task, knobs, noise, shards, first, episodes, workers):
             if path is None:
                 dropped += 1
-                if dropped > max(20, episodes):
-                    found = f"found {dropped} failures and {kept} successes"
-                    raise ValueError(f"{task}: expected an expert that mostly succeeds, {found}; lower the noise")
+                _require_expert(task, episodes, kept, dropped)
                 continue
             episode = _load(path)
             writer.add_episode(**episode)
@@ -134,6 +127,12 @@ def _check(episodes: int, seed: int, workers: int, out: Path) -> None:
         raise DataError(out, "a new or empty directory", "an existing one", "choose another or remove it")
 
 
+def _require_expert(task: str, episodes: int, kept: int, dropped: int) -> None:
+    if dropped > max(20, episodes):
+        found = f"found {dropped} failures and {kept} successes"
+        raise ValueError(f"{task}: expected an expert that mostly succeeds, {found}; lower the noise")
+
+
 def _shards(out: Path, settings: dict) -> Path:
     """The directory of finished episodes. ValueError if those there were made with other settings."""
     shards = out.with_name(out.name + ".partial")
@@ -141,7 +140,7 @@ def _shards(out: Path, settings: dict) -> Path:
     if path.exists() and path.read_text() != text:
         raise DataError(shards, f"episodes of {text}", path.read_text(), "remove it, or go on with those settings")
     shards.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    replace_text(path, text)
     return shards
 
 

@@ -1,7 +1,8 @@
 """How a policy is trained: plain values, part of a run's identity. Loads without torch, so that `--help` is quick."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Settings:
     weight_decay: float = 0.01
     """Of matrices alone, never of the initial memory."""
     clip: float = 1.0
-    """Bound of the gradient norm; the share of clipped steps is logged."""
+    """Bound of the gradient norm (inf: none); the share of clipped steps is logged."""
     save: int = 100
     """Updates between two checkpoints."""
     log: int = 20
@@ -38,12 +39,34 @@ class Settings:
     """Show metrics in OUT/tensorboard too, if TensorBoard is installed."""
 
     def __post_init__(self):
-        for name in ("updates", "slots", "save", "log"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}; choose a positive number")
-        if self.ticks != "episode" and self.ticks < 1:
-            raise ValueError(f"ticks: expected at least 1, or 'episode', found {self.ticks}; choose one of these")
+        require_choices(self)
+        least_of = dict.fromkeys(("updates", "slots", "save", "log"), 1)
+        least_of |= dict.fromkeys(("seed", "warmup", "workers"), 0)
+        for name, least in least_of.items():
+            require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
+        require("ticks", self.ticks, _is_ticks(self.ticks), "at least 1, or 'episode'")
+        require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")
+        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
+        require("clip", self.clip, self.clip > 0, "a number above 0, or inf for no bound")
 
     def identity(self) -> dict:
         """What decides the weights: all but how the work is done and shown."""
         return {name: value for name, value in asdict(self).items() if name != "tensorboard"} | {"workers": 0}
+
+
+def require_choices(options: Any) -> None:
+    """ValueError unless every field of a dataclass that is one of several words holds one of them."""
+    for field in fields(options):
+        known, found = get_args(field.type), getattr(options, field.name)
+        if known and isinstance(known[0], str):
+            require(field.name, found, found in known, f"one of {', '.join(known)}")
+
+
+def require(name: str, found: object, sound: bool, expected: str) -> None:
+    """ValueError that says all three unless `sound`."""
+    if not sound:
+        raise ValueError(f"{name}: expected {expected}, found {found!r}; choose such a value")
+
+
+def _is_ticks(ticks: object) -> bool:
+    return ticks == "episode" or (isinstance(ticks, int) and ticks >= 1)

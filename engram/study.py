@@ -17,7 +17,7 @@ from rich.console import Console
 from engram.crew import Job, counters, fit_all, trained
 from engram.data.seeds import TEST
 from engram.demos import collect
-from engram.policies.design import Design
+from engram.policies.design import Design, require_whole_windows
 from engram.report import write_result
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.records import read
@@ -34,6 +34,9 @@ class Arm:
 
     design: Design
     settings: Settings
+
+    def __post_init__(self):
+        require_whole_windows(self.design, self.settings)  # before hours of training, not after
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ window to window, detached, so a slot's memory continues where it was.
 import ctypes
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,13 +38,14 @@ from engram.carry import Carry
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
 from engram.data.normalise import Normaliser
-from engram.data.schedule import Episodes, Schedule, Shuffled
+from engram.data.schedule import ORDER, Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
+from engram.files import replace_text
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.policies.before import Before
 from engram.policies.build import build
-from engram.policies.design import Design
+from engram.policies.design import Design, require_whole_windows
 from engram.policies.through import Through
 from engram.settings import Settings
 from engram.types import Spec, Window
@@ -59,7 +59,7 @@ PROPRIO_FLOOR = 0.01  # metres, radians
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
     """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
-    keep_pages()
+    require_whole_windows(design, settings)
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
     about = {"frames": data.frames, "episodes": len(data.episodes), "tasks": sorted({e.task for e in data.episodes})}
@@ -67,7 +67,7 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
 
 
 def keep_pages() -> None:
-    """Let this process keep the memory it frees; under glibc, and for good.
+    """Let this process keep the memory it frees; under glibc, and for good: for programs to call, not for libraries.
 
     Blocks of many megabytes come and go with every update. glibc maps each one anew (those over 32 MB whatever its
     threshold says), and faulting their pages in took a third of an update here.
@@ -110,7 +110,7 @@ def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
 
 
 def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:
-    """The windows that `settings` ask for, with features computed once where the policy's trunk is frozen."""
+    """The windows that `settings` ask for; videos are decoded, and features computed where the trunk is frozen."""
     lengths = np.array([episode.length for episode in data.episodes])
     schedule: Schedule | Episodes | Shuffled
     if settings.loader == "shuffled":
@@ -122,6 +122,8 @@ def make_windows(data: Dataset, policy: Through | Before, settings: Settings, qu
         schedule = Episodes(lengths, settings.slots, settings.seed)
     else:
         schedule = Schedule(lengths, settings.slots, settings.ticks, settings.seed, stagger=True)
+    with _progress(quiet, "videos") as (bar, task):
+        data.prepare(lambda done, total: bar.update(task, completed=done, total=total))
     features = None
     if policy.trunk.frozen_features:
         with _progress(quiet, "features") as (bar, task):
@@ -161,7 +163,7 @@ class Run:
 
     def __init__(self, policy: Policy, design: Design, settings: Settings, out: Path, about: dict):
         self.policy, self.design, self.settings, self.out = policy, design, settings, out
-        self.identity = {"settings": settings.identity(), "design": asdict(design), "data": about}
+        self.identity = {"settings": settings.identity(), "design": asdict(design), "data": about, "order": ORDER}
         self.names = [name for name, p in policy.named_parameters() if p.requires_grad]
         parameters = dict(policy.named_parameters())
         decay = [parameters[n] for n in self.names if parameters[n].ndim > 1 and "initial" not in n]
@@ -171,7 +173,7 @@ class Run:
         self.carry: Carry | None = None
         self.board: SummaryWriter | None = None
         self.step = self.frames = self.clipped = 0
-        self.seconds = 0.0
+        self.seconds = self.peak_gb = 0.0
 
     @classmethod
     def resume(cls, policy: Policy, design: Design, settings: Settings, out: Path, about: dict) -> "Run":
@@ -184,15 +186,13 @@ class Run:
             (out / "metrics.jsonl").write_text("")
             return run
         state, weights, tensors = _read_training(folder)
-        if state["identity"] != json.loads(json.dumps(run.identity)):
-            found = "holds a run with other settings, design or data"
-            raise ValueError(f"{out}: expected a new folder or this run, {found}; choose another or delete it")
+        _require_same_run(json.loads(json.dumps(run.identity)), state["identity"], out)
         _require_same_frozen(policy, weights, out)
         policy.load_state_dict(weights)
         run._restore(tensors, state)
         lines = (out / "metrics.jsonl").read_text().splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= run.step]
-        (out / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+        replace_text(out / "metrics.jsonl", "".join(line + "\n" for line in kept))
         return run
 
     def record_sitting(self) -> None:
@@ -202,9 +202,7 @@ class Run:
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
         asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
         config = asked | {"sittings": [*before, {"from_update": self.step, **code}]}
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(config, indent=1) + "\n")
-        os.replace(new, path)
+        replace_text(path, json.dumps(config, indent=1) + "\n")
 
     def update(self, window: Window) -> float:
         """One optimizer step on one window; returns the loss (read from the device only when it is logged)."""
@@ -233,13 +231,16 @@ class Run:
         with checkpoint.Staged(self.out / "checkpoint") as folder:
             checkpoint.write(self.policy, self.design, folder)
             save_file(self._tensors(), folder / "training.safetensors")
+            self.peak_gb = max(self.peak_gb, _peak_gb())
             counters = {"step": self.step, "frames": self.frames, "clipped": self.clipped, "seconds": self.seconds}
+            counters["peak_gb"] = self.peak_gb
             (folder / "training.json").write_text(json.dumps({**counters, "identity": self.identity}) + "\n")
 
     def summary(self) -> dict:
         """Counters of the whole run, over all its sittings."""
         speed = self.frames / max(self.seconds, 1e-9)
-        return {"updates": self.step, "frames": self.frames, "train_seconds": self.seconds, "frames_per_second": speed}
+        summary = {"updates": self.step, "frames": self.frames, "train_seconds": self.seconds}
+        return {**summary, "frames_per_second": speed, "peak_gb": self.peak_gb}
 
     def _rate(self) -> float:
         s = self.settings
@@ -270,7 +271,7 @@ class Run:
 
     def _restore(self, tensors: dict[str, Tensor], state: dict) -> None:
         self.step, self.frames = state["step"], state["frames"]
-        self.clipped, self.seconds = state["clipped"], state["seconds"]
+        self.clipped, self.seconds, self.peak_gb = state["clipped"], state["seconds"], state["peak_gb"]
         parameters = dict(self.policy.named_parameters())
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
@@ -288,12 +289,30 @@ def _timed(batches: Iterator[Window], run: Run) -> Iterator[Window]:
         run.seconds, start = run.seconds + now - start, now
 
 
+def _peak_gb() -> float:
+    """The most memory that this process has had resident, decoded images it maps included, in GB; 0 where unknown.
+
+    Not getrusage: its maximum includes what the process that started this one held.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return sum(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM:"))
+
+
 def _require_ours(out: Path) -> None:
     """ValueError if `out` belongs to something else, say a model of another library: its config.json would go."""
     config = out / "config.json"
     if config.exists() and "sittings" not in config.read_text(errors="replace"):
         found = "a config.json of something else"
         raise ValueError(f"{out}: expected a new folder or this run, found {found}; choose another folder")
+
+
+def _require_same_run(expected: dict, found: dict, out: Path) -> None:
+    """ValueError naming what differs: settings, design, data or the order in which this version shows them."""
+    other = [part for part in expected if expected[part] != found.get(part)]
+    if other:
+        differs = f"a run with other {', '.join(other)}"
+        raise ValueError(f"{out}: expected a new folder or this run, found {differs}; choose another or delete it")
 
 
 def _require_same_frozen(policy: Policy, weights: dict[str, Tensor], out: Path) -> None:
@@ -332,15 +351,8 @@ def _board(settings: Settings, out: Path, step: int) -> AbstractContextManager["
 
 @contextmanager
 def _progress(quiet: bool, name: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar with one task."""
+    """A progress bar with one task, which moves to and fro until it is told of how many."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     console = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=quiet, console=console) as bar:
-        yield bar, bar.add_task(name, note="")
-
-
-def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
-    """muVLA's published choices on our backbone (specs of muVLA 1.8): one optimizer step per window of K = 2 ticks."""
-    design = replace(design, memory="recurrent", m=64, rule="plain", initial_std=0.02, tbptt=2)
-    design = replace(design, mask="full", trained="language", chunk=8, loss="l1")
-    return design, replace(settings, ticks=2)
+        yield bar, bar.add_task(name, total=None, note="")

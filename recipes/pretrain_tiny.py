@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engram import provenance
 from engram.backbones.tiny import IMAGE_TOKENS, PACKAGED, SIZES, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.envs.tabletop.frames import scenes
@@ -332,8 +333,10 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
     folder = PACKAGED.parent if args.install else args.out
     path = folder / f"tiny_{args.size}.safetensors"
     save_file({name: value.to(torch.bfloat16).contiguous() for name, value in backbone.state_dict().items()}, path)
-    provenance = {
+    about = {
         "recipe": "recipes/pretrain_tiny.py",
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
         "labels": "privileged: colours and positions of cubes, which two are alike, pose of the gripper; single frames "
@@ -341,7 +344,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "metrics": metrics,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    path.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -43,8 +43,12 @@ apt_install() {
     done
 }
 
-# Also true of an environment whose folder was moved or whose interpreter is gone: it cannot run, so it is made anew.
-venv_works() { new_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }
+# An environment names its folder in every program of it: in a clone that was moved or copied those are the old one's,
+# though python itself runs. What activation would set says for which folder it was made.
+at_home() { (. "$venv/bin/activate" && [[ $VIRTUAL_ENV == "$(pwd -P)/$venv" ]]) >/dev/null 2>&1; }
+
+# Not so where the folder was moved or the interpreter is gone: then it is made anew.
+venv_works() { at_home && new_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }
 
 make_venv() {
     local python log
@@ -83,7 +87,7 @@ PY
 
 stamp=$venv/.engram-set-up
 wanted=$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum)
-if [[ ! -x $venv/bin/engram || $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
+if ! at_home || [[ ! -x $venv/bin/engram || $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
     venv_works || make_venv
     install_packages
     echo "$wanted" >"$stamp"

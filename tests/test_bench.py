@@ -88,9 +88,13 @@ def test_p7_carries_must_not_grow():
         p7.require_equal_bytes(carry, {"memory/tokens": torch.zeros(1, 3, 4)})
 
 
-def test_p7_against_something_unknown():
-    with pytest.raises(ValueError, match="expected kv-all, found 'concat'"):
-        p7.measure(against="concat")
+@pytest.mark.parametrize("row", ["P4", "P7", "P12", "all"])
+def test_a_baseline_that_a_row_does_not_have_is_refused(monkeypatch, row):
+    for module in (p4, p7, p12):
+        monkeypatch.setattr(module, "measure", None)  # refused before anything is measured
+    expected = "kv-all or nothing" if row == "P7" else f"nothing for {row}"
+    with pytest.raises(ValueError, match=f"--against: expected {expected}, found 'concat'; see "):
+        bench.run(row, against="concat")
 
 
 @pytest.mark.parametrize("which", [0, 1])

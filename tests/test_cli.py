@@ -332,7 +332,7 @@ class TestSettings:
         [
             ("--design.tbptt=0", r"K \(tbptt\): expected at least 1 tick, .* found 0"),
             ("--design.tbptt=-2", r"K \(tbptt\): expected at least 1 tick, .* found -2"),
-            ("--design.m=-1", "m: expected 0 or more memory tokens, found -1; 0 is the memoryless policy"),
+            ("--design.m=-1", "m: expected 0 or more memory tokens, found -1; choose"),
             ("--design.rule=medium", "memory rule: expected 'plain', 'gated' or an ema rate in .*, found 'medium'"),
             ("--design.rule=1.5", "memory rule: expected .*, found 1.5"),
             ("--design.frames=1", "frames: expected at least 2"),
@@ -343,6 +343,15 @@ class TestSettings:
             ("--settings.log=-1", "log: expected at least 1, found -1"),
             ("--settings.slots=0", "slots: expected at least 1, found 0"),
             ("--settings.ticks=0", "ticks: expected at least 1, or 'episode', found 0"),
+            ("--settings.seed=-1", "seed: expected at least 0, found -1"),
+            ("--settings.workers=-1", "workers: expected at least 0, found -1"),
+            ("--settings.warmup=-5", "warmup: expected at least 0, found -5"),
+            ("--settings.lr=-1", "lr: expected a finite number above 0, found -1.0"),
+            ("--settings.lr=nan", "lr: expected a finite number above 0, found nan"),
+            ("--settings.weight-decay=-1", "weight_decay: expected a finite number, 0 or more, found -1.0"),
+            ("--settings.clip=-1", "clip: expected a number above 0, or inf for no bound, found -1.0"),
+            ("--design.tbptt=2", r"K \(--design.tbptt\): expected a divisor of the window \(.*ticks 3\), .* found 2"),
+            ("--design.tbptt=9", r"K \(--design.tbptt\): expected a divisor of the window \(.*ticks 3\), .* found 9"),
             ("--settings.loader=shuffled", "loader: expected 'episodic' for a policy with a memory, found 'shuffled'"),
         ],
     )
@@ -370,7 +379,7 @@ class TestOut:
     def test_another_run(self, refused, demos, tmp_path):
         main(training(demos, tmp_path / "run"))
         said = refused(*training(demos, tmp_path / "run", "--design.m=3"), progress=True)
-        assert "run: expected a new folder or this run, holds a run with other settings, design or data; choose" in said
+        assert "run: expected a new folder or this run, found a run with other design; choose" in said
 
     def test_another_quickstart(self, refused, tmp_path):
         settle(Plan(), tmp_path / "quickstart")

@@ -298,6 +298,10 @@ def features_with(root: Path, **changes) -> dict:
     return features | {name.replace("__", "."): features[name.replace("__", ".")] | c for name, c in changes.items()}
 
 
+def sized(key: str, feature: dict) -> dict:
+    return feature | {"shape": [16, 48, 3]} if key.startswith("observation.images.") else feature
+
+
 BREAK = {
     "no directory": (
         lambda r: r.rename(r.with_name("gone")),
@@ -321,6 +325,18 @@ BREAK = {
     ),
     "no shape": (
         lambda r: edit_info(r, features={"action": {}}),
+        r"a dtype and a shape for every feature, found .*action",
+    ),
+    "no video path": (
+        lambda r: edit_info(r, video_path=None),
+        r"info.json: expected JSON with .*video_path.* found AttributeError",
+    ),
+    "odd video path": (
+        lambda r: edit_info(r, video_path="videos/{camera}.mp4"),
+        r"info.json: expected JSON with .*video_path.* found KeyError: 'camera'",
+    ),
+    "null feature": (
+        lambda r: edit_info(r, features={"action": None}),
         r"a dtype and a shape for every feature, found .*action",
     ),
     "no rate": (lambda r: edit_info(r, fps=0), r"expected JSON with .*fps, found ValueError: fps 0"),
@@ -372,6 +388,18 @@ BREAK = {
         lambda r: (r / "meta/tasks.parquet").unlink(),
         r"tasks.parquet: expected a parquet file, found no such",
     ),
+    "ticks that stand still": (
+        lambda r: edit_column(r, "frame_index", [[0] * 25]),
+        r"data: expected frame_index to rise from 0 on within each episode, found 0 in row 1",
+    ),
+    "other rate": (
+        lambda r: edit_info(r, fps=10),
+        r"base.*file-000.mp4: expected 10 frames a second as in meta/info.json, found 20",
+    ),
+    "other size": (
+        lambda r: edit_info(r, features={k: sized(k, f) for k, f in features_with(r).items()}),
+        r"base.*file-000.mp4: expected pictures of 16 x 48 as in meta/info.json, found 32 x 48",
+    ),
     "other order": (
         lambda r: edit_column(r, "episode_index", [[0] * 25]),
         r"data: expected rows in the order of meta/epi",
@@ -393,6 +421,15 @@ def test_no_episodes(root):
     path = root / "meta/episodes/chunk-000/file-000.parquet"
     pq.write_table(pq.read_table(path, partitioning=None).slice(0, 0), path)
     with pytest.raises(DataError, match=r"meta/episodes: expected at least one episode, found none; record"):
+        Dataset(root)
+
+
+@pytest.mark.parametrize("length", [0, None])
+def test_an_episode_without_ticks(root, length):
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    lengths = [pa.array([7, 4, 14, length], pa.int64())]
+    rewrite(path, lambda t: t.set_column(t.column_names.index("length"), "length", lengths))
+    with pytest.raises(DataError, match=f"expected episodes of at least one tick, found length {length}; drop"):
         Dataset(root)
 
 

@@ -123,7 +123,7 @@ def test_equal_frames_are_encoded_once(tmp_path):
     assert kept.tolist() == [0, 12]  # one per instruction
     assert index.tolist() == [0] * 12 + [1] * 6
     calls = []
-    store = FeatureStore.build(data, encode, progress=lambda *call: calls.append(call), file=tmp_path / "f.bin")
+    store = FeatureStore.build(data, encode, progress=lambda *call: calls.append(call))
     assert calls[-1] == (2, 2)
     assert store.bytes == 2 * 9 * 2
     assert store[torch.tensor([[0, 17]])].dtype == torch.float32

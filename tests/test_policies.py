@@ -342,6 +342,8 @@ def test_text_without_words_still_gives_a_plan(name):
         ({"chunk": 0}, "chunk: expected at least 1 .* found 0"),
         ({"rule": "medium"}, "memory rule: expected .* found 'medium'"),
         ({"rule": 1.5}, "memory rule: expected .* found 1.5"),
+        ({"initial_std": float("nan")}, "initial_std: expected a finite number, 0 or more, found nan"),
+        ({"initial_std": -1.0}, "initial_std: expected a finite number, 0 or more, found -1.0"),
         ({"memory": "last-frames", "frames": 1}, "frames: expected at least 2.* found 1"),
     ],
 )
@@ -362,9 +364,9 @@ for name in ("memory", "mask", "trained", "loss", "size"):
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == [
-        "memory: expected one of recurrent, first-frame, last-frames, found 'elephant'",
-        "mask: expected one of full, insulated, found 'elephant'",
-        "trained: expected one of slots, language, all, found 'elephant'",
-        "loss: expected one of huber, l1, l2, found 'elephant'",
-        "size: expected one of s, m, l, found 'elephant'",
+        "memory: expected one of recurrent, first-frame, last-frames, found 'elephant'; choose such a value",
+        "mask: expected one of full, insulated, found 'elephant'; choose such a value",
+        "trained: expected one of slots, language, all, found 'elephant'; choose such a value",
+        "loss: expected one of huber, l1, l2, found 'elephant'; choose such a value",
+        "size: expected one of s, m, l, found 'elephant'; choose such a value",
     ]

@@ -14,6 +14,7 @@ from PIL import Image
 from engram import provenance, report
 from engram.report import page, plots, video, words
 from engram.report.run import read
+from engram.rollout import video as rollout_video
 
 POLICIES = {"memoryless": 0.345, "mu_vla": 0.965}
 COLOURS = ("red", "green", "blue")
@@ -85,7 +86,8 @@ def clip(path: Path, ticks: int, tint: tuple[int, int, int]) -> Path:
     for t in range(ticks):
         x = 4 + 100 * t // ticks
         frames[t, 40:56, x : x + 16] = tint
-    return video.write_frames(path, frames, 20)
+    rollout_video.write(path, list(frames), 20.0)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -202,6 +204,15 @@ def test_missing_and_oversized_videos_are_said(run: Path, monkeypatch: pytest.Mo
         ("[]", "expected a JSON object"),
         ('{"policies": {}}', '"task" to be a string'),
         ('{"task": "t", "policies": {}}', '"policies" to map'),
+        (
+            '{"task": "t", "policies": {"a": {"success": 1}}, "paired": {"a": "x", "b": "y"}}',
+            '"p_value" to be a number',
+        ),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": [3]}', '"visible" to be an object, found [3]'),
+        (
+            '{"task": "t", "policies": {"a": {"success": 1}}, "delay_curve": [{"success": 1, "delay": 3}]}',
+            '"delay_curve": expected "policy" to be a string, found None',
+        ),
         ('{"task": "t", "policies": {"a": {"success": 97}}}', '"policies.a" to hold "success" in'),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": {"a": 3}}', '"visible.a" to hold'),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": {}}', '"chance" to hold'),
@@ -223,6 +234,32 @@ def test_a_broken_line_is_named_and_a_line_cut_short_by_a_kill_is_left_out(run: 
     (run / "mu_vla" / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match="metrics.jsonl:2: expected JSON"):
         read(run)
+
+
+def test_an_episode_that_ended_in_an_error_is_counted_as_one(run: Path) -> None:
+    line = {"task": "recall-color-3", "policy": "mu_vla", "seed": 99, "intervention": None, "success": None}
+    with (run / "eval" / "recall-color-3-mu_vla-none.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"ticks": None, "onset": None, "drift": [], "error": "it broke"}) + "\n")
+    (row,) = [row for row in words.episode_rows(read(run)) if row["policy"] == "μVLA" and row["intervention"] == "none"]
+    assert (row["episodes"], row["errors"]) == (41, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names"),
+    [
+        ("mu_vla/metrics.jsonl", '{"loss": 1.0}\n', 'metrics.jsonl:1: expected "step" to be a number, found None'),
+        ("eval/a.jsonl", '{"policy": "a", "seed": 0}\n', 'a.jsonl:1: expected "task" to be a string, found None'),
+        ("eval/a.jsonl", "[]\n", "a.jsonl:1: expected a JSON object"),
+        ("videos/videos.json", '[{"policy": "a"}]', 'videos.json: expected "file" to be a string, found None'),
+        ("videos/videos.json", "[3]", "videos.json: expected a JSON object, found 3"),
+        ("videos/videos.json", "{}", "videos.json: expected a list of videos, found {}"),
+    ],
+)
+def test_a_file_that_lacks_what_the_page_needs_is_named(run: Path, file: str, content: str, names: str) -> None:
+    (run / file).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(names)) as error:
+        read(run)
+    assert "; " in str(error.value)  # what to do
 
 
 def test_drift_is_aligned_to_the_choice(complete: Path) -> None:
@@ -251,23 +288,11 @@ def test_picture_has_the_promised_size_with_and_without_videos(run: Path, tmp_pa
         assert picture.size == (1200, 420)
 
 
-def test_side_by_side_holds_the_last_frame_of_the_shorter(tmp_path: Path) -> None:
-    left, right = clip(tmp_path / "l.mp4", 10, (220, 40, 40)), clip(tmp_path / "r.mp4", 16, (40, 40, 220))
-    joined, rate = video.read_frames(report.side_by_side(left, right, tmp_path / "both.mp4"))
-    assert joined.shape == (16, 96, 128 + 8 + 128, 3)
-    assert rate == 20
-    last = joined[[9, 15], :, :128].astype(int)
-    assert np.abs(last[0] - last[1]).mean() < 2
-
-
-def test_a_truncated_or_different_video_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_truncated_video_is_one_clear_error(tmp_path: Path) -> None:
     good = clip(tmp_path / "good.mp4", 10, (220, 40, 40))
     (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"cut.mp4: expected a complete mp4"):
         video.read_frames(tmp_path / "cut.mp4")
-    tall = video.write_frames(tmp_path / "tall.mp4", np.zeros((3, 120, 128, 3), np.uint8), 20)
-    with pytest.raises(ValueError, match="expected height 96"):
-        report.side_by_side(good, tall, tmp_path / "out.mp4")
 
 
 def test_result_table_carries_its_provenance(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Training: kill it and start it again, and the bits are the same; it learns; it refuses what does not fit."""
 
 import json
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,9 @@ from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
 from engram.policies.build import Design
-from engram.train import Run, Settings, fit, new_policy, published, train
+from engram.policies.design import require_whole_windows
+from engram.policies.published import published
+from engram.train import Run, Settings, _peak_gb, fit, new_policy, train
 
 LENGTHS = (5, 4, 6, 5)
 DESIGNS = {
@@ -100,6 +104,23 @@ def test_a_line_cut_short_by_the_kill_is_dropped(data, tmp_path, monkeypatch):
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
 
 
+def test_a_full_disk_at_the_start_of_a_sitting_keeps_the_curve(data, tmp_path, monkeypatch):
+    killed_at(7, data, tmp_path, monkeypatch)
+    before = metrics(tmp_path)
+
+    def full(self, text, **_):
+        self.open("w").close()  # what a full disk leaves of a file that is written anew
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(data, tmp_path)
+    assert metrics(tmp_path) == before
+    run(data, tmp_path)
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 13))
+
+
 def test_a_finished_run_is_left_as_it_is(data, tmp_path):
     run(data, tmp_path)
     before, lines = weights(tmp_path), metrics(tmp_path)
@@ -141,7 +162,7 @@ def test_a_full_disk_keeps_what_was_saved(data, tmp_path, monkeypatch):
 def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
     run(data, tmp_path)
     before = weights(tmp_path)
-    with pytest.raises(ValueError, match="holds a run with other settings, design or data; choose another"):
+    with pytest.raises(ValueError, match="found a run with other settings; choose another"):
         run(data, tmp_path, settings=replace(SETTINGS, **other))
     assert weights(tmp_path) == before
     assert len(metrics(tmp_path)) == 12
@@ -149,9 +170,25 @@ def test_a_run_of_other_settings_is_refused(data, tmp_path, other):
 
 def test_a_run_of_another_design_or_data_is_refused(data, tmp_path):
     run(data, tmp_path)
-    for design, about in ((Design(m=2, chunk=2), ABOUT), (DESIGNS["gated"], {"frames": 1})):
-        with pytest.raises(ValueError, match="holds a run with other settings, design or data"):
+    for design, about, other in ((Design(m=2, chunk=2), ABOUT, "design"), (DESIGNS["gated"], {"frames": 1}, "data")):
+        with pytest.raises(ValueError, match=f"found a run with other {other}; choose"):
             train(fakes.policy(design), design, windows(data), SETTINGS, tmp_path, about, quiet=True)
+
+
+def test_a_run_that_was_shown_the_data_in_another_order_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.train.ORDER", 1)
+    run(data, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="found a run with other order; choose"):
+        run(data, tmp_path)
+
+
+def test_the_most_memory_is_kept_over_sittings(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("engram.train._peak_gb", lambda: 7.5)
+    killed_at(7, data, tmp_path, monkeypatch)
+    monkeypatch.undo()
+    assert 0 < _peak_gb() < 7.5
+    assert run(data, tmp_path)["peak_gb"] == 7.5
 
 
 def test_other_frozen_weights_than_the_run_began_with_are_refused(data, tmp_path, monkeypatch):
@@ -261,6 +298,14 @@ def test_fit_makes_all_of_it_from_a_data_set(data, tmp_path):
     np.testing.assert_allclose(policy.trunk.backbone.proprio_mean, data.state.mean(0), atol=1e-5)
 
 
+def test_what_takes_long_before_the_first_update_shows_a_bar(tmp_path, capsys):
+    data = Dataset(record(tmp_path / "demos", LENGTHS, fakes.SPEC))  # not decoded yet
+    design, settings = Design(m=2, chunk=2, trained="all"), replace(SETTINGS, updates=1, start="scratch")
+    fit(data, design, settings, tmp_path / "run")
+    frames = 2 * sum(LENGTHS)
+    assert re.search(rf"videos .* {frames}/{frames}", capsys.readouterr().err)
+
+
 def test_what_cannot_be_trained_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="updates: expected at least 1, found 0"):
         Settings(updates=0)
@@ -269,6 +314,35 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="trained slots: expected 'all'"):
         new_policy(data, Design(), replace(SETTINGS, start="scratch"))
     assert not list(tmp_path.iterdir())
+
+
+def test_words_and_windows_that_do_not_exist_are_refused_with_those_that_do():
+    # In a process of its own: here the type checks of the tests would be first.
+    code = """
+from engram.settings import Settings
+for wrong in ({"loader": "shufled"}, {"start": "scrach"}, {"ticks": "episodes"}):
+    try:
+        Settings(**wrong)
+    except ValueError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [
+        "loader: expected one of episodic, shuffled, found 'shufled'; choose such a value",
+        "start: expected one of pretrained, scratch, found 'scrach'; choose such a value",
+        "ticks: expected at least 1, or 'episode', found 'episodes'; choose such a value",
+    ]
+
+
+def test_windows_hold_whole_pieces_of_k(data, tmp_path):
+    """A window of 3 ticks with K = 2 would be learned as K = 2, 1, 2, 1 ..., one with K = 9 as K = 3."""
+    design = Design(m=2, chunk=2, trained="all", tbptt=2)
+    for k in (2, 9):
+        with pytest.raises(ValueError, match=rf"expected a divisor of the window .*ticks 3.*, found {k}; change one"):
+            fit(data, replace(design, tbptt=k), replace(SETTINGS, start="scratch"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    for ticks, k in ((2, 2), (4, 2), ("episode", 2), (3, None)):
+        require_whole_windows(replace(design, tbptt=k), replace(SETTINGS, ticks=ticks))
 
 
 def test_a_memory_that_is_shown_independent_frames_is_refused(data, tmp_path):
@@ -282,3 +356,23 @@ def test_the_published_choices():
     design, settings = published(Design(), Settings())
     assert (design.m, design.rule, design.tbptt, design.mask) == (64, "plain", 2, "full")
     assert (design.initial_std, design.chunk, design.loss, settings.ticks) == (0.02, 8, "l1", design.tbptt)
+    kept = published(Design(m=64, tbptt=2, replan=4), Settings(lr=5e-4))
+    assert kept == (replace(design, replan=4), replace(settings, lr=5e-4))
+    assert published(Design(), Settings(start="scratch"))[0].trained == "all"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            (Design(m=3), Settings()),
+            "--design.m: expected 64, the published value, found 3; leave --design.m or --preset out",
+        ),
+        ((Design(tbptt=8), Settings()), "--design.tbptt: expected 2, the published value, found 8"),
+        ((Design(trained="all"), Settings()), "--design.trained: expected language, the published value, found all"),
+        ((Design(), Settings(ticks=16)), "--settings.ticks: expected 2, the published value, found 16"),
+    ],
+)
+def test_what_was_asked_for_is_not_silently_replaced_by_the_published_choice(given, said):
+    with pytest.raises(ValueError, match=said):
+        published(*given)

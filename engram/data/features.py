@@ -6,7 +6,6 @@ instruction share one entry, so that both computing and keeping cost what the di
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +36,6 @@ class FeatureStore:
         dtype: torch.dtype = torch.float16,
         batch: int = 64,
         progress: Progress | None = None,
-        file: Path | None = None,
     ) -> "FeatureStore":
         """Encode each distinct frame of `dataset`.
 
@@ -48,14 +46,13 @@ class FeatureStore:
             dtype: how features are kept. float16 halves the memory and keeps 3 digits; float32 keeps all.
             batch: frames per call of `encode`.
             progress: called with (frames done, distinct frames).
-            file: where to keep the features on disk (memory-mapped), for those that do not fit in memory.
         """
         kept, index = distinct(dataset)
         values: Tensor | None = None
         for start in range(0, len(kept), batch):
             out = encode(observation(dataset, kept[start : start + batch]))
             if values is None:
-                values = _empty((len(kept), *out.shape[1:]), dtype, file)
+                values = torch.empty((len(kept), *out.shape[1:]), dtype=dtype)
             values[start : start + len(out)] = out.to("cpu", dtype)
             if progress is not None:
                 progress(min(start + batch, len(kept)), len(kept))
@@ -100,10 +97,3 @@ def observation(dataset: Dataset, frames: np.ndarray) -> Observation:
         capture_tick=tick.clone(),
         action=torch.from_numpy(dataset.previous_action[frames]),
     )
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:
-    if file is None:
-        return torch.empty(shape, dtype=dtype)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return torch.from_file(str(file), shared=True, size=int(np.prod(shape)), dtype=dtype).view(shape)

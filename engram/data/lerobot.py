@@ -78,13 +78,15 @@ class Dataset:
         spec.require(self.spec, str(self.roots[0]))
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Decode all videos into the cache now, `progress(frames done, frames in all)` on the way."""
+        """Decode all videos that are not in the cache yet, `progress(frames done, frames in all)` on the way."""
         total, done = self.frames * len(self.spec.cameras), 0
         for index, part in enumerate(self._parts):
             for camera in self.spec.cameras:
                 report = None if progress is None else lambda n, _, done=done: progress(done + n, total)
                 self._images[index, camera] = pixels.images(part, camera, report)
                 done += len(part.action)
+                if progress is not None:
+                    progress(done, total)
 
     def images(self, camera: str, frames: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.uint8]:
         """Images of one camera: frames int64 (...) -> uint8 (..., H, W, 3); all of them by default."""

@@ -51,11 +51,12 @@ def read(root: Path) -> Part:
     frames = _frames(root, info, episodes, width | ({PREVIOUS: width[ACTION]} if PREVIOUS in features else {}))
     lengths = np.asarray(episodes["length"], np.int64)
     _check_rows(root, frames, lengths)
+    _check_ticks(root, frames["frame_index"], lengths)
     action = frames[ACTION]
     previous = frames[PREVIOUS] if PREVIOUS in frames else _previous(action, lengths)
     height, wide, _ = features[CAMERA + cameras[0]]["shape"]
     spec = Spec(cameras, height, wide, width[STATE], width[ACTION], float(info["fps"]))
-    clips = {camera: _clips(root, info, episodes, frames["timestamp"], camera) for camera in cameras}
+    clips = {camera: _clips(root, info, spec, episodes, frames["timestamp"], camera) for camera in cameras}
     numbers = (frames["task_index"], frames["frame_index"], frames[STATE], action, previous)
     return Part(root, spec, _tasks(root, frames["task_index"]), lengths, *numbers, clips)
 
@@ -67,19 +68,26 @@ def _info(root: Path) -> dict:
         raise DataError(path, "a LeRobotDataset v3.0", found, "name the directory that holds meta/, data/ and videos/")
     try:
         info = json.loads(path.read_text())
-        version, _, _ = info["codebase_version"], info["features"].items(), info["data_path"].format
+        version, features = info["codebase_version"], info["features"].items()
+        for key in ("data_path", "video_path"):
+            info[key].format(video_key="", chunk_index=0, file_index=0)
         if not float(info["fps"]) > 0:
             raise ValueError(f"fps {info['fps']}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        fields = "JSON with codebase_version, features, data_path and fps"
+        fields = "JSON with codebase_version, features, data_path, video_path and fps"
         raise DataError(path, fields, f"{type(error).__name__}: {error}", AGAIN) from error
-    shapeless = sorted(key for key, feature in info["features"].items() if not {"dtype", "shape"} <= set(feature))
+    shapeless = sorted(key for key, feature in features if not _is_feature(feature))
     if shapeless:
         raise DataError(path, "a dtype and a shape for every feature", f"neither or one for {shapeless}", AGAIN)
     if not str(version).startswith("v3."):
         convert = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
         raise DataError(path, "codebase_version v3.x", f"{version}", convert)
     return info
+
+
+def _is_feature(feature: object) -> bool:
+    """Whether it has a dtype, and a shape that is a list."""
+    return isinstance(feature, dict) and "dtype" in feature and isinstance(feature.get("shape"), list)
 
 
 def _cameras(root: Path, features: dict) -> tuple[str, ...]:
@@ -133,6 +141,8 @@ def _episodes(root: Path) -> dict[str, list]:
     episodes = pa.concat_tables([table.select(names) for table in tables], promote_options="permissive").to_pydict()
     if not episodes["length"]:
         raise DataError(folder, "at least one episode", "none", "record demonstrations first (`engram demos`)")
+    if empty := [length for length in episodes["length"] if not isinstance(length, int) or length < 1]:
+        raise DataError(folder, "episodes of at least one tick", f"length {empty[0]}", "drop those episodes")
     return episodes
 
 
@@ -176,6 +186,17 @@ def _check_rows(root: Path, frames: dict[str, NDArray], lengths: NDArray[np.int6
         raise DataError(root / "data", "rows in the order of meta/episodes", "another order of episode_index", AGAIN)
 
 
+def _check_ticks(root: Path, tick: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    """Ticks rise within an episode; they may leave some out (keyframes)."""
+    starts = np.cumsum(lengths) - lengths
+    rises = np.diff(tick, prepend=-1) > 0
+    rises[starts] = tick[starts] >= 0
+    if not rises.all():
+        row = int(np.flatnonzero(~rises)[0])
+        expected = "frame_index to rise from 0 on within each episode"
+        raise DataError(root / "data", expected, f"{tick[row]} in row {row}", AGAIN)
+
+
 def _tasks(root: Path, task_index: NDArray[np.int64]) -> tuple[str, ...]:
     path = root / layout.TASKS
     table = _table(path)
@@ -198,7 +219,7 @@ def _previous(action: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArra
 
 
 def _clips(
-    root: Path, info: dict, episodes: dict[str, list], timestamp: NDArray[np.float32], camera: str
+    root: Path, info: dict, spec: Spec, episodes: dict[str, list], timestamp: NDArray[np.float32], camera: str
 ) -> list[Clip]:
     """Which frame of which mp4 each row shows: an episode's offset in its file plus the row's timestamp, in ticks."""
     at = f"videos/{CAMERA}{camera}"
@@ -206,7 +227,7 @@ def _clips(
     if not set(needed) <= set(episodes):
         raise DataError(root / "meta" / "episodes", f"columns {needed}", f"{sorted(episodes)}", AGAIN)
     offset = np.repeat(np.asarray(episodes[f"{at}/from_timestamp"], np.float64), episodes["length"])
-    number = np.rint((offset + timestamp) * float(info["fps"])).astype(np.int64)
+    number = np.rint((offset + timestamp) * spec.control_hz).astype(np.int64)
     place = np.repeat(np.stack([episodes[f"{at}/chunk_index"], episodes[f"{at}/file_index"]], 1), episodes["length"], 0)
     clips = []
     for chunk, file in dict.fromkeys(map(tuple, place.tolist())):
@@ -216,6 +237,6 @@ def _clips(
             raise DataError(root / "data", "timestamps from 0 on", f"{timestamp[row[0]]}", AGAIN)
         names = {"video_key": CAMERA + camera, "chunk_index": chunk, "file_index": file}
         clip = Clip(root / info["video_path"].format(**names), row, number[row])
-        video.check(clip.path, int(clip.frame[-1]) + 1)
+        video.check(clip.path, int(clip.frame[-1]) + 1, spec.height, spec.width, spec.control_hz)
         clips.append(clip)
     return clips

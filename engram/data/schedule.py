@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Part of a run's identity. Raise it with every change after which a step shows other frames than before: a run that was
+# begun with the old order must not go on with the new one. 1: `Episodes` in the order of the permutation; 2: alike.
+ORDER = 2
 POOL = 8  # steps among which `Episodes` sorts by length
 
 

@@ -64,16 +64,25 @@ class VideoFile:
         self._container.close()
 
 
-def check(path: Path, frames: int) -> None:
-    """Open `path` without decoding; raise DataError unless it is a video that claims at least `frames` frames."""
+def check(path: Path, frames: int, height: int, width: int, fps: float) -> None:
+    """Open `path` without decoding; raise DataError unless it claims so many frames, of this size and at this rate.
+
+    Rates may differ by 1 %: files round them, and 29.97 is called 30.
+    """
     do = "the file is missing or was cut short: copy or record the data set again"
     try:
         with av.open(str(path)) as container:
-            found = container.streams.video[0].frames
+            stream = container.streams.video[0]
+            found, size, rate = stream.frames, (stream.height, stream.width), stream.average_rate
     except (av.error.FFmpegError, IndexError) as error:
         raise DataError(path, f"a video of {frames} frames", f"{type(error).__name__} ({error})", do) from error
     if 0 < found < frames:  # some containers do not say (0): decoding will
         raise DataError(path, f"at least {frames} frames", f"{found}", do)
+    do = "correct meta/info.json, or record the data set again"
+    if size != (height, width):
+        raise DataError(path, f"pictures of {height} x {width} as in meta/info.json", f"{size[0]} x {size[1]}", do)
+    if rate is not None and abs(rate - fps) > 0.01 * fps:
+        raise DataError(path, f"{fps:g} frames a second as in meta/info.json", f"{float(rate):g}", do)
 
 
 def decode(path: Path, frames: int, height: int, width: int) -> Iterator[NDArray[np.uint8]]:

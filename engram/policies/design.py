@@ -1,7 +1,10 @@
 """The design of a policy: plain values, saved with every checkpoint. Loads without torch, so that `--help` is quick."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from engram.settings import Settings, require, require_choices
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,19 @@ class Design:
     """Of the tiny backbone; pretrained weights ship for s."""
 
     def __post_init__(self):
-        for field in fields(self):
-            known, found = get_args(field.type), getattr(self, field.name)
-            if known and isinstance(known[0], str) and found not in known:
-                raise ValueError(f"{field.name}: expected one of {', '.join(known)}, found {found!r}")
-        if self.m < 0:
-            raise ValueError(f"m: expected 0 or more memory tokens, found {self.m}; 0 is the memoryless policy")
-        if self.tbptt is not None and self.tbptt < 1:
-            raise ValueError(f"K (tbptt): expected at least 1 tick, or none for the whole window, found {self.tbptt}")
-        if self.frames < 2:
-            raise ValueError(f"frames: expected at least 2, the present one included, found {self.frames}")
+        require_choices(self)
+        require("m", self.m, self.m >= 0, "0 or more memory tokens")
+        require("initial_std", self.initial_std, 0 <= self.initial_std < math.inf, "a finite number, 0 or more")
+        sound = self.tbptt is None or self.tbptt >= 1
+        require("K (tbptt)", self.tbptt, sound, "at least 1 tick, or none for the whole window")
+        require("frames", self.frames, self.frames >= 2, "at least 2, the present one included")
+        require("chunk", self.chunk, self.chunk >= 1, "at least 1 action")
+        require("replan", self.replan, 1 <= self.replan <= self.chunk, f"1 to {self.chunk} ticks (the chunk)")
+
+
+def require_whole_windows(design: Design, settings: Settings) -> None:
+    """ValueError unless a window of so many ticks divides into pieces of K: the last of each would be a shorter K."""
+    k, ticks = design.tbptt, settings.ticks
+    if k is not None and ticks != "episode" and ticks % k:
+        expected = f"a divisor of the window (--settings.ticks {ticks}), which no gradient leaves"
+        raise ValueError(f"K (--design.tbptt): expected {expected}, found {k}; change one of the two")

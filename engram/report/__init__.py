@@ -3,6 +3,5 @@
 from engram.report.page import write
 from engram.report.picture import figure
 from engram.report.table import write_result
-from engram.report.video import side_by_side
 
-__all__ = ["figure", "side_by_side", "write", "write_result"]
+__all__ = ["figure", "write", "write_result"]

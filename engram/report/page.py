@@ -5,11 +5,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from engram.files import replace_text
 from engram.provenance import short
 from engram.report import plots, words
 from engram.report.assets import CSS, JS
 from engram.report.run import Json, Run, read
-from engram.report.table import cell, replace_text
+from engram.report.table import cell
 from engram.report.theme import colour, label, percent, svg
 
 PROVENANCE = (

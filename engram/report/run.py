@@ -18,6 +18,20 @@ Json = dict[str, Any]
 TICK_SECONDS = 0.05  # a film has one frame per control tick, 20 a second
 EpisodeKey = tuple[str, str, str]  # task, policy, intervention ("none" where memory is left alone)
 
+Kinds = dict[str, type | tuple[type, ...]]
+NUMBER = (int, float)
+NAMES = {
+    str: "a string", int: "a whole number", NUMBER: "a number", bool: "true or false", dict: "an object",
+    list: "a list", object: "there",
+}  # fmt: skip
+METRICS: Kinds = {"step": NUMBER}
+EPISODE: Kinds = {"task": str, "policy": str, "seed": int, "ticks": object, "success": object}  # null after an error
+VIDEO: Kinds = {"file": str, "policy": str, "seed": int, "success": bool}
+OPTIONAL: Kinds = {
+    "interventions": dict, "visible": dict, "delay_curve": list, "trained_delay": list, "paired": dict,
+    "wall_seconds": NUMBER, "commit": str,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Run:
@@ -66,7 +80,7 @@ def read(path: Path) -> Run:
     return Run(
         path=path,
         summary=summary,
-        metrics={file.parent.name: list(_lines(file)) for file in sorted(path.glob("*/metrics.jsonl"))},
+        metrics={file.parent.name: list(_lines(file, METRICS)) for file in sorted(path.glob("*/metrics.jsonl"))},
         episodes=_episodes(path / "eval"),
         videos=[video for video in videos if video["path"].is_file()],
         attention=sorted((path / "videos").glob("attention-*.mp4")),
@@ -77,38 +91,41 @@ def read(path: Path) -> Run:
 def _summary(file: Path) -> Json:
     if not file.is_file():
         raise ValueError(f"{file}: expected the summary of a finished run, found no such file; run `engram quickstart`")
-    summary = _parse(file.read_text(), str(file))
-    task, policies, chance = (summary.get(key) for key in ("task", "policies", "chance"))
-    if not isinstance(task, str):
-        raise _wrong(file, '"task" to be a string', task)
-    if not isinstance(policies, dict) or not policies:
-        raise _wrong(file, '"policies" to map at least one name to its result', policies)
-    results = {f'"policies.{name}"': result for name, result in policies.items()}
-    for key in ("interventions", "visible"):
-        results |= {f'"{key}.{name}"': result for name, result in _mapping(file, summary, key).items()}
-    results |= {'"chance"': chance} if chance is not None else {}
-    for where, result in results.items():
-        _check_rate(file, where, result)
+    where, summary = str(file), _parse(file.read_text(), str(file))
+    _require(where, summary, {"task": str, "policies": dict})
+    if not summary["policies"]:
+        raise _wrong(where, '"policies" to map at least one name to its result', {})
+    _require(where, summary, {key: kind for key, kind in OPTIONAL.items() if summary.get(key) is not None})
+    results = {'"chance"': summary["chance"]} if summary.get("chance") is not None else {}
+    for key in ("policies", "interventions", "visible"):
+        results |= {f'"{key}.{name}"': result for name, result in (summary.get(key) or {}).items()}
+    for name, result in results.items():
+        _check_rate(where, name, result)
     for point in summary.get("delay_curve") or []:
-        _check_rate(file, '"delay_curve" point', point)
+        _check_rate(where, '"delay_curve" point', point)
+        _require(f'{where}: "delay_curve"', point, {"policy": str, "delay": int})
+    if summary.get("paired"):
+        _require(f'{where}: "paired"', summary["paired"], {"a": str, "b": str, "p_value": NUMBER})
     return summary
 
 
-def _mapping(file: Path, summary: Json, key: str) -> Json:
-    found = summary.get(key) or {}
-    if not isinstance(found, dict):
-        raise _wrong(file, f'"{key}" to be an object', found)
-    return found
-
-
-def _check_rate(file: Path, where: str, result: Any) -> None:
+def _check_rate(where: str, name: str, result: Any) -> None:
     rate = result.get("success") if isinstance(result, dict) else None
     if not isinstance(rate, int | float) or not 0 <= rate <= 1:
-        raise _wrong(file, f'{where} to hold "success" in [0, 1]', result)
+        raise _wrong(where, f'{name} to hold "success" in [0, 1]', result)
 
 
-def _wrong(file: Path, expected: str, found: Any) -> ValueError:
-    return ValueError(f"{file}: expected {expected}, found {found!r:.120}; run `engram quickstart` again to rewrite it")
+def _require(where: str, found: Any, kinds: Kinds) -> None:
+    """ValueError unless `found` is an object that holds every key of `kinds`, each of its kind."""
+    if not isinstance(found, dict):
+        raise _wrong(where, "a JSON object", found)
+    for key, kind in kinds.items():
+        if key not in found or not isinstance(found[key], kind):
+            raise _wrong(where, f'"{key}" to be {NAMES[kind]}', found.get(key))
+
+
+def _wrong(where: str, expected: str, found: Any) -> ValueError:
+    return ValueError(f"{where}: expected {expected}, found {found!r:.120}; delete the file and make it again")
 
 
 def _parse(text: str, where: str) -> Json:
@@ -121,18 +138,20 @@ def _parse(text: str, where: str) -> Json:
     return value
 
 
-def _lines(file: Path) -> Iterator[Json]:
+def _lines(file: Path, kinds: Kinds) -> Iterator[Json]:
     """The objects of a JSONL file. A last line without its newline is a write cut short by a kill: left out."""
     whole, _, _ = file.read_text().rpartition("\n")
     for number, line in enumerate(whole.splitlines(), start=1):
         if line.strip():
-            yield _parse(line, f"{file}:{number}")
+            found = _parse(line, f"{file}:{number}")
+            _require(f"{file}:{number}", found, kinds)
+            yield found
 
 
 def _episodes(folder: Path) -> dict[EpisodeKey, list[Json]]:
     found: dict[EpisodeKey, list[Json]] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        for episode in _lines(file):
+        for episode in _lines(file, EPISODE):
             key = (episode["task"], episode["policy"], episode.get("intervention") or "none")
             found.setdefault(key, []).append(episode)
     return found
@@ -143,6 +162,10 @@ def _listed(sidecar: Path) -> list[Json]:
         videos = json.loads(sidecar.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{sidecar}: expected a JSON list of videos ({error}); delete it to do without") from None
+    if not isinstance(videos, list):
+        raise _wrong(str(sidecar), "a list of videos", videos)
+    for video in videos:
+        _require(str(sidecar), video, VIDEO)
     return [video | {"path": sidecar.parent / video["file"]} for video in videos]
 
 
@@ -150,7 +173,7 @@ def _filmed(folder: Path, task: str) -> Iterator[Json]:
     """The films that evaluation left beside its episodes, of the main task with memory left alone."""
     for file in sorted(folder.glob("*.jsonl")):
         films = file.with_suffix(".video")
-        for episode in _lines(file) if films.is_dir() else ():
+        for episode in _lines(file, EPISODE) if films.is_dir() else ():
             film = films / f"{episode['seed']}.mp4"
             if episode["task"] == task and not episode.get("intervention") and film.is_file():
                 yield {key: episode.get(key) for key in ("policy", "seed", "success", "choice", "answer")} | {

@@ -1,11 +1,11 @@
 """Result tables that live in git: `results/NAME.json` for tools, `results/NAME.md` for people, generated from it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from engram import provenance
+from engram.files import replace_text
 
 Row = dict[str, Any]
 
@@ -68,13 +68,6 @@ def cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(cell(item) for item in value) + "]"
     return str(value).replace("|", "\\|")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a full disk or a kill leaves the previous one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _line(cells: list[str]) -> str:
