@@ -3,14 +3,21 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU and of the period they are for
 
 
 def commit() -> str:
-    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout."""
+    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout.
+
+    A virtual environment may lie in the checkout of another project: this file must be one of those tracked there.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return "unknown"
     sha, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return "unknown" if sha is None else sha + ("-dirty" if dirty else "")
 
@@ -25,10 +32,17 @@ def machine() -> dict[str, str | int | float]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gb": round(pages / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its container's quota."""
+    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota, period = QUOTA.read_text().split() if QUOTA.is_file() else ("max", "1")
+    return bound if quota == "max" else max(1, min(bound, int(quota) // int(period)))
 
 
 def short(sha: str) -> str:
