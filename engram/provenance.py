@@ -1,11 +1,17 @@
-"""Where a number comes from: the commit, the versions and the machine. Every result file carries all three."""
+"""Where a number comes from: the commit, the versions and the machine, which every result file carries; and the plan.
 
+A plan is what decides the contents of a folder. It is kept there, so that what one plan made is never taken for
+another's.
+"""
+
+import json
 import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU and of the period they are for
@@ -43,6 +49,24 @@ def cores() -> int:
     bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quota, period = QUOTA.read_text().split() if QUOTA.is_file() else ("max", "1")
     return bound if quota == "max" else max(1, min(bound, int(quota) // int(period)))
+
+
+def settle(folder: Path, plan: dict[str, Any]) -> None:
+    """Keep in folder/plan.json what decides what is made there. ValueError if the folder is another plan's.
+
+    A folder without the file is new.
+    """
+    file, asked = folder / "plan.json", json.loads(json.dumps(plan))
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asked, indent=1) + "\n")
+        return
+    found = json.loads(file.read_text())
+    if other := [key for key in asked if asked[key] != found.get(key)]:
+        differs = f"a run with other {', '.join(other)}"
+        raise ValueError(
+            f"{folder}: expected a new folder or this plan, found {differs}; choose another --out or delete it"
+        )
 
 
 def short(sha: str) -> str:
