@@ -173,7 +173,7 @@ class Study:
     recipe: tyro.conf.Positional[Path]
     """A recipe with a STUDY, e.g. recipes/k_sweep.py."""
     out: Path | None = None
-    """Folder of the runs; default runs/NAME."""
+    """Folder of the runs; default runs/NAME. The table goes to results/ of the current directory: results/NAME.json."""
 
     def run(self) -> None:
         """Train and test what is missing."""

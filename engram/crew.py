@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from engram import provenance
 from engram.data.lerobot import Dataset
 from engram.policies.design import Design
 from engram.settings import Settings
@@ -57,6 +57,7 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
     finally:
         for process in crew.values():
             process.terminate()
+        for process in crew.values():
             process.join()
     sentences = []
     while not refusals.empty():
@@ -70,12 +71,10 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
 
 def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess], refusals: SimpleQueue) -> None:
     """Start the next job if a core is free for it, else wait a moment for one."""
-    cores = os.cpu_count() or 1
     running = [process for process in crew.values() if process.is_alive()]
-    if len(crew) < len(jobs) and len(running) < cores:
+    if len(crew) < len(jobs) and len(running) < provenance.cores():
         name = list(jobs)[len(crew)]
-        threads = max(1, cores // len(jobs))
-        crew[name] = CONTEXT.Process(target=_train, args=(jobs[name], threads, refusals), daemon=True)
+        crew[name] = CONTEXT.Process(target=_train, args=(jobs[name], refusals))  # no daemon: those have no workers
         with _deaf():
             crew[name].start()
     elif running:
@@ -108,9 +107,17 @@ def counters(job: Job) -> dict:
     }  # fmt: skip
 
 
-def _train(job: Job, threads: int, refusals: SimpleQueue) -> None:
+def trained_by(out: Path) -> list[str]:
+    """Short commits of the code that trained in the folder `out`, each once, in the order of its sittings."""
+    sittings = json.loads((out / "config.json").read_text())["sittings"]
+    return list(dict.fromkeys(provenance.short(sitting["commit"]) for sitting in sittings))
+
+
+def _train(job: Job, refusals: SimpleQueue) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
+    # Always one: small models gain little from more, and sums round otherwise with another number of threads, so that
+    # a training that goes on beside fewer others would not end in the same weights.
+    torch.set_num_threads(1)
     try:
         keep_pages()
         fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)

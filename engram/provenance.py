@@ -1,16 +1,29 @@
-"""Where a number comes from: the commit, the versions and the machine. Every result file carries all three."""
+"""Where a number comes from: the commit, the versions and the machine, which every result file carries; and the plan.
 
+A plan is what decides the contents of a folder. It is kept there, so that what one plan made is never taken for
+another's.
+"""
+
+import json
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU and of the period they are for
 
 
 def commit() -> str:
-    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout."""
+    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout.
+
+    A virtual environment may lie in the checkout of another project: this file must be one of those tracked there.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return "unknown"
     sha, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return "unknown" if sha is None else sha + ("-dirty" if dirty else "")
 
@@ -25,10 +38,35 @@ def machine() -> dict[str, str | int | float]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gb": round(pages / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its container's quota."""
+    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota, period = QUOTA.read_text().split() if QUOTA.is_file() else ("max", "1")
+    return bound if quota == "max" else max(1, min(bound, int(quota) // int(period)))
+
+
+def settle(folder: Path, plan: dict[str, Any]) -> None:
+    """Keep in folder/plan.json what decides what is made there. ValueError if the folder is another plan's.
+
+    A folder without the file is new.
+    """
+    file, asked = folder / "plan.json", json.loads(json.dumps(plan))
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asked, indent=1) + "\n")
+        return
+    found = json.loads(file.read_text())
+    if other := [key for key in asked if asked[key] != found.get(key)]:
+        differs = f"a run with other {', '.join(other)}"
+        raise ValueError(
+            f"{folder}: expected a new folder or this plan, found {differs}; choose another --out or delete it"
+        )
 
 
 def short(sha: str) -> str:

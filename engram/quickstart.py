@@ -7,8 +7,9 @@ Every step is resumable and is skipped when it is done.
 """
 
 import json
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,16 @@ from pathlib import Path
 from rich.console import Console
 
 from engram import provenance
-from engram.crew import Job, counters, fit_all, trained
+from engram.crew import Job, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
-from engram.demos import collect
-from engram.envs.tabletop import audit, make
+from engram.demos import SPAN, collect
+from engram.envs.tabletop import make
 from engram.policies import checkpoint
 from engram.policies.design import Design
 from engram.report import figure, write, write_result
+from engram.report.table import replace_text
 from engram.rollout import compare
+from engram.rollout.chance import chance
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.overlay import film_attention
 from engram.settings import Settings
@@ -45,6 +48,14 @@ class Plan:
     brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes
     delays: tuple[int, ...] = (2, 8, 20, 50)
     delay_episodes: int = 40
+    chance_episodes: int = 1000
+
+    def __post_init__(self):
+        if not 1 <= self.demos <= SPAN // 2:
+            raise ValueError(f"demos: expected 1 to {SPAN // 2}, found {self.demos}; choose a number in between")
+        if self.episodes < 2:
+            why = "a swap needs another episode's memory"
+            raise ValueError(f"episodes: expected at least 2 ({why}), found {self.episodes}; choose a larger number")
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -55,39 +66,35 @@ class Plan:
 def quickstart(out: Path, updates: int | None = None, demos: int | None = None, episodes: int = 200) -> dict:
     """Run the plan in `out` and return its summary (also out/summary.json and out/report.html)."""
     plan = Plan()
-    plan = replace(plan, demos=demos or plan.demos, episodes=episodes)
+    plan = replace(plan, demos=plan.demos if demos is None else demos, episodes=episodes)
     if updates is not None:
         plan = replace(plan, settings=replace(plan.settings, updates=updates))
-    began, out = time.perf_counter(), Path(out)
+    return run(plan, Path(out))
+
+
+def run(plan: Plan, out: Path) -> dict:
+    """What of the plan `out` does not hold yet, and its summary. ValueError if `out` holds another plan's policies."""
     settle(plan, out)
-    make_demos(plan, out)
-    training = learn(plan, out)
-    film_looks(plan, out)
-    summary = measure(plan, out) | {
-        "train_seconds": round(sum(run["train_seconds"] for run in training.values()), 1),
-        "frames_per_second_train": round(training["mu_vla"]["frames_per_second"], 1),
-        "training": training,
-        "wall_seconds": round(spent(out, time.perf_counter() - began), 1),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-    }
+    with timed(out):
+        make_demos(plan, out)
+    with timed(out):
+        training = learn(plan, out)
+    with timed(out):
+        film_looks(plan, out)
+        results = measure(plan, out) | {
+            "train_seconds": round(sum(run["train_seconds"] for run in training.values()), 1),
+            "frames_per_second_train": round(training["mu_vla"]["frames_per_second"], 1),
+            "training": training,
+        }
+    summary = stamped(out, results)
     publish(out, summary)
     return summary
 
 
 def settle(plan: Plan, out: Path) -> None:
-    """Keep in out/plan.json what decides the policies. ValueError if `out` holds those of another plan."""
-    file, whole = out / "plan.json", json.loads(json.dumps(asdict(plan)))
-    asked = {key: whole[key] for key in ("task", "demos", "settings", "designs")}
-    found = json.loads(file.read_text()) if file.exists() else asked
-    if other := [key for key in asked if asked[key] != found[key]]:
-        differs = f"a run with other {', '.join(other)}"
-        raise ValueError(
-            f"{out}: expected a new folder or this plan, found {differs}; choose another --out or delete it"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asked, indent=1) + "\n")
+    """Keep in `out` what decides the policies. ValueError if `out` holds those of another plan."""
+    whole = asdict(plan)
+    provenance.settle(out, {key: whole[key] for key in ("task", "demos", "settings", "designs")})
 
 
 def make_demos(plan: Plan, out: Path) -> None:
@@ -105,7 +112,7 @@ def learn(plan: Plan, out: Path) -> dict[str, dict]:
         for task, mark in plan.tasks.items()
     }
     fit_all({name: job for name, job in jobs.items() if not trained(job)})
-    return {name: counters(job) for name, job in jobs.items()}
+    return {name: counters(job) | {"trained_by": trained_by(job.out)} for name, job in jobs.items()}
 
 
 def measure(plan: Plan, out: Path) -> dict:
@@ -115,23 +122,22 @@ def measure(plan: Plan, out: Path) -> dict:
 
     def evaluated(name: str, task: str = plan.task, seeds=seeds, intervention: str = "none", **options) -> dict:
         file = eval_file(out, task, name, intervention, options)
-        return evaluate_checkpoint(
+        result = evaluate_checkpoint(
             out / name / "checkpoint", task, seeds, file, intervention=intervention, name=name, **options
         )
+        return {key: value for key, value in result.items() if key != "seconds"}  # of the last sitting alone
 
     # The order of the page: memoryless first. The untouched episodes of muVLA keep their memories for the swap.
     policies = {name: evaluated(name, videos=FILMS, keep_onset=name == "mu_vla") for name in ("memoryless", "mu_vla")}
     curve = [{**evaluated("mu_vla", seeds=few, knobs={"delay_ticks": delay}), "delay": delay} for delay in plan.delays]
     untouched = eval_file(out, plan.task, "mu_vla", "none", {})
     interventions = {
-        kind: evaluated(
-            "mu_vla", intervention=kind, seeds=few if kind in ("freeze", "reset") else seeds, donors=untouched
-        )
+        kind: evaluated("mu_vla", intervention=kind, seeds=few if kind in plan.brief else seeds, donors=untouched)
         for kind in plan.interventions
     }
     return {
         "task": plan.task,
-        "chance": audit.chance(plan.task),
+        "chance": chance(out / "chance.json", plan.task, plan.chance_episodes, seed0=0),
         "policies": policies,
         "visible": {name: evaluated(f"{name}-visible", f"{plan.task}-visible") for name in policies},
         "interventions": interventions,
@@ -169,12 +175,34 @@ def film_looks(plan: Plan, out: Path) -> None:
         film_attention(policy, partial(make, plan.task), TEST, film)
 
 
-def spent(out: Path, seconds: float) -> float:
-    """Wall time over all sittings of this run."""
+@contextmanager
+def timed(out: Path) -> Iterator[None]:
+    """Adds the time spent in here to what earlier sittings spent, also when Ctrl-C or an error ends it."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        replace_text(out / "wall_seconds.json", json.dumps(spent(out) + time.perf_counter() - began) + "\n")
+
+
+def spent(out: Path) -> float:
+    """Wall time in seconds over all sittings of this run, but for stages that a kill cut short."""
     file = out / "wall_seconds.json"
-    before = json.loads(file.read_text()) if file.exists() else 0.0
-    file.write_text(json.dumps(before + seconds) + "\n")
-    return before + seconds
+    return json.loads(file.read_text()) if file.exists() else 0.0
+
+
+def stamped(out: Path, results: dict) -> dict:
+    """The summary of these results: the one that `out` holds if it has the same, else a new one of this moment."""
+    file, results = out / "summary.json", json.loads(json.dumps(results))
+    before = json.loads(file.read_text()) if file.exists() else {}
+    if before | results == before:
+        return before
+    return results | {
+        "wall_seconds": round(spent(out), 1),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+    }
 
 
 def tabulate(out: Path, summary: dict) -> None:
@@ -186,6 +214,7 @@ def tabulate(out: Path, summary: dict) -> None:
     columns = ("intervention", "episodes", "successes", "success", "ci95", "donor_choice", "delay")
     rows = [
         {"policy": name, "task": on, "train_seed": 0, **{column: row.get(column) for column in columns}}
+        | {"trained_by": summary["training"][name + on.removeprefix(task)]["trained_by"]}
         for name, on, row in shown
     ]
     made = {
@@ -198,10 +227,10 @@ def tabulate(out: Path, summary: dict) -> None:
 
 def publish(out: Path, summary: dict) -> None:
     """summary.json, the table, report.html and the picture; then the result in words."""
-    new = out / "summary.json.new"
-    new.write_text(json.dumps(summary, indent=1) + "\n")
-    os.replace(new, out / "summary.json")
-    tabulate(out, summary)
+    file, text = out / "summary.json", json.dumps(summary, indent=1) + "\n"
+    if not file.exists() or file.read_text() != text:
+        tabulate(out, summary)  # first: where the summary is, the table is, and both stay as they are
+        replace_text(file, text)
     page = write(out)
     figure(out, out / "quickstart.png")
     rates = {name: summary["policies"][name]["success"] for name in ("memoryless", "mu_vla")}

@@ -1,24 +1,27 @@
 """Studies: several designs, several training seeds, the same data and test episodes; one table that can be repeated.
 
 A recipe defines `STUDY`; `engram study recipes/NAME.py` runs what is missing, seed by seed so that an unfinished study
-is balanced, and rewrites results/NAME.json and .md after every run.
+is balanced, and rewrites results/NAME.json and .md, in the current directory, as runs end.
 """
 
 import json
-import os
 import runpy
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from engram.crew import Job, counters, fit_all, trained
+from engram import provenance
+from engram.crew import Job, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import collect
 from engram.policies.design import Design, require_whole_windows
 from engram.report import write_result
+from engram.report.table import replace_text
+from engram.rollout import compare
+from engram.rollout.chance import chance
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.records import read
 from engram.settings import Settings
@@ -44,7 +47,7 @@ class Study:
     """What to compare.
 
     tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed; tests are on the first
-    arms      by name; every arm is trained for each of `seeds` (its Settings.seed)
+    arms      by name; every arm is trained for each of `seeds` (its Settings.seed) and compared with the first arm
     tests     evaluations of each policy: name -> knobs of the environment
     episodes  test episodes, the same for all
     notes     what a reader of the table must know
@@ -73,10 +76,16 @@ def run_recipe(recipe: Path, out: Path | None = None) -> Path:
 
 
 def run(study: Study, out: Path, recipe: Path) -> Path:
-    """Train and test every arm and seed that `out` does not hold yet, as many at once as there are cores."""
-    data, table = _demos(study, out), RESULTS / f"{study.name}.json"
-    missing = [(name, seed) for seed in study.seeds for name in study.arms if not _rows(out, name, seed).exists()]
-    crew = os.cpu_count() or 1
+    """Train and test every arm and seed that `out` does not hold yet, as many at once as there are cores.
+
+    Returns the table's JSON file, in results/ of the current directory. ValueError if `out` holds demonstrations or
+    policies of another study.
+    """
+    provenance.settle(out, {"tasks": study.tasks, "demos": study.demos, "knobs": study.knobs})
+    for name, seed in _runs(study):
+        provenance.settle(_folder(out, name, seed), _plan(study, name, seed))
+    data, table, crew = _demos(study, out), RESULTS / f"{study.name}.json", provenance.cores()
+    missing = [run for run in _runs(study) if not (_folder(out, *run) / "rows.json").exists()]
     for start in range(0, len(missing), crew):
         some = missing[start : start + crew]
         console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
@@ -85,7 +94,29 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
         for job in jobs.values():
             _test(study, job)
         _table(study, out, recipe, table)
+    if not missing:  # a kill may have come between the last rows and their table
+        _table(study, out, recipe, table)
+    console.print(f"{table} and {table.with_suffix('.md').name}: the whole study", soft_wrap=True)
     return table
+
+
+def _runs(study: Study) -> list[tuple[str, int]]:
+    return [(name, seed) for seed in study.seeds for name in study.arms]
+
+
+def _folder(out: Path, name: str, seed: int) -> Path:
+    return out / f"{name}-seed{seed}"
+
+
+def _episodes(folder: Path, test: str) -> Path:
+    return folder / "eval" / f"{test or 'default'}.jsonl"
+
+
+def _plan(study: Study, name: str, seed: int) -> dict:
+    """What decides the rows of a run."""
+    arm = study.arms[name]
+    settings = replace(arm.settings, seed=seed).identity()
+    return {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
 
 
 def _demos(study: Study, out: Path) -> tuple[Path, ...]:
@@ -98,11 +129,7 @@ def _demos(study: Study, out: Path) -> tuple[Path, ...]:
 
 def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:
     arm = study.arms[name]
-    return Job(data, arm.design, replace(arm.settings, seed=seed), _rows(out, name, seed).parent)
-
-
-def _rows(out: Path, name: str, seed: int) -> Path:
-    return out / f"{name}-seed{seed}" / "rows.json"
+    return Job(data, arm.design, replace(arm.settings, seed=seed), _folder(out, name, seed))
 
 
 def _test(study: Study, job: Job) -> None:
@@ -110,49 +137,59 @@ def _test(study: Study, job: Job) -> None:
     began, rows = time.perf_counter(), []
     training = counters(job)
     for test, knobs in study.tests.items():
-        seeds, file = range(TEST, TEST + study.episodes), job.out / "eval" / f"{test or 'default'}.jsonl"
+        seeds, file = range(TEST, TEST + study.episodes), _episodes(job.out, test)
         result = evaluate_checkpoint(job.out / "checkpoint", study.tasks[0], seeds, file, knobs=study.knobs | knobs)
         rows.append({"test": test, **result, **{key: training[key] for key in ("updates", "frames", "train_seconds")}})
     seconds = round(training["train_seconds"] + time.perf_counter() - began, 1)
-    (job.out / "rows.json").write_text(json.dumps({"rows": rows, "seconds": seconds}) + "\n")
+    replace_text(job.out / "rows.json", json.dumps({"rows": rows, "seconds": seconds}) + "\n")
 
 
 def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
-    """All rows there are, then per arm the mean with an interval clustered by training seed."""
-    kept = {folder: json.loads((out / folder / "rows.json").read_text()) for folder in _finished(study, out)}
-    rows = [
-        _row(name, seed, row) for (name, seed), folder in _runs(study) if folder in kept for row in kept[folder]["rows"]
-    ]
-    seconds = sum(result["seconds"] for result in kept.values())
+    """Per arm the mean with an interval clustered by training seed, then chance, then all rows there are."""
+    runs = sorted(_runs(study), key=lambda run: list(study.arms).index(run[0]))
+    files = {run: _folder(out, *run) / "rows.json" for run in runs}
+    kept = {run: json.loads(file.read_text()) for run, file in files.items() if file.exists()}
+    tested = [row for result in kept.values() for row in result["rows"]]
     counters = {
-        key: sum(row["counters"][key] for row in rows) for key in ("observations", "writes", "plans", "renders")
+        key: sum(row["counters"][key] for row in tested) for key in ("observations", "writes", "plans", "renders")
     }
-    for row in rows:
-        del row["counters"]
-    means = [mean for name in study.arms for test in study.tests for mean in _mean(study, out, name, test, list(kept))]
-    write_result(table, study.name, str(recipe), means + rows, seconds, counters, study.notes)
+    rows = [mean for name in study.arms for test in study.tests for mean in _mean(study, out, name, test, kept)]
+    rows += [_chance(study, out, test) for test in study.tests]
+    rows += [_row(study, out, run, row) for run, result in kept.items() for row in result["rows"]]
+    seconds = sum(result["seconds"] for result in kept.values())
+    write_result(table, study.name, str(recipe), rows, seconds, counters, study.notes)
 
 
-def _runs(study: Study) -> Iterator[tuple[tuple[str, int], str]]:
-    for name in study.arms:
-        for seed in study.seeds:
-            yield (name, seed), f"{name}-seed{seed}"
-
-
-def _finished(study: Study, out: Path) -> list[str]:
-    return [folder for _, folder in _runs(study) if (out / folder / "rows.json").exists()]
-
-
-def _row(name: str, seed: int, row: dict) -> dict:
-    tested = ("task", "test", "episodes", "successes", "success", "ci95", "errors", "counters")
+def _row(study: Study, out: Path, run: tuple[str, int], row: dict) -> dict:
+    """A row of the table from one of rows.json."""
+    tested = ("task", "test", "episodes", "successes", "success", "ci95", "errors")
     trained = ("updates", "frames", "train_seconds")
-    return {"policy": name, "train_seed": seed} | {key: row[key] for key in tested + trained}
+    return {
+        "policy": run[0], "train_seed": run[1], **{key: row[key] for key in tested},
+        "paired_p": _paired(study, out, run, row["test"]), **{key: row[key] for key in trained},
+        "trained_by": trained_by(_folder(out, *run)),
+    }  # fmt: skip
 
 
-def _mean(study: Study, out: Path, name: str, test: str, kept: list[str]) -> Iterator[dict]:
+def _paired(study: Study, out: Path, run: tuple[str, int], test: str) -> float | None:
+    """P-value against the first arm with the same training seed; None for that arm, and where it is not tested yet."""
+    ours, theirs = _folder(out, *run), _folder(out, next(iter(study.arms)), run[1])
+    if ours == theirs or not (theirs / "rows.json").exists():
+        return None
+    return compare(_episodes(ours, test), _episodes(theirs, test))["p"]
+
+
+def _chance(study: Study, out: Path, test: str) -> dict:
+    """The row of an expert that guesses, on the same test episodes."""
+    task, knobs, file = study.tasks[0], study.knobs | study.tests[test], out / "chance" / f"{test or 'default'}.json"
+    result = chance(file, task, study.episodes, TEST, **knobs)
+    return {"policy": "chance", "train_seed": None, "task": task, "test": test, **result}
+
+
+def _mean(study: Study, out: Path, name: str, test: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:
     """The mean row of an arm over its finished training seeds, if any."""
-    folders = [folder for (arm, _), folder in _runs(study) if arm == name and folder in kept]
-    results = [[line["success"] for line in read(out / f / "eval" / f"{test or 'default'}.jsonl")] for f in folders]
+    files = [_episodes(_folder(out, name, seed), test) for seed in study.seeds if (name, seed) in kept]
+    results = [[line["success"] for line in read(file)] for file in files]
     if not results:
         return
     successes, episodes = sum(map(sum, results)), sum(map(len, results))

@@ -1,6 +1,6 @@
 """Trainings side by side: what one finds wrong in its input is said once, by the parent, while the others finish."""
 
-import os
+import json
 import signal
 import threading
 from dataclasses import replace
@@ -9,7 +9,7 @@ import fakes
 import pytest
 from test_data import record
 
-from engram.crew import CONTEXT, Job, _deaf, _end_with_parent, counters, fit_all, trained
+from engram.crew import CONTEXT, Job, _deaf, counters, fit_all, trained, trained_by
 from engram.policies.design import Design
 from engram.settings import Settings
 
@@ -19,7 +19,9 @@ SETTINGS = Settings(updates=2, slots=2, ticks=3, start="scratch", tensorboard=Fa
 
 def test_wrong_input_is_one_sentence_and_the_others_finish(tmp_path, capfd):
     record(tmp_path / "demos", (4, 3), replace(fakes.SPEC, height=64, width=64))
-    good = Job((tmp_path / "demos",), DESIGN, SETTINGS, tmp_path / "good")
+    good = Job(
+        (tmp_path / "demos",), DESIGN, replace(SETTINGS, workers=1), tmp_path / "good"
+    )  # with a child of its own
     bad = replace(good, design=replace(DESIGN, trained="slots"), out=tmp_path / "bad")
     with pytest.raises(ValueError, match=r"^trained slots: expected 'all' for a backbone that starts from scratch"):
         fit_all({"bad": bad, "also bad": replace(bad, out=tmp_path / "worse"), "good": good})
@@ -36,26 +38,32 @@ def test_ctrl_c_is_heard_by_the_parent_alone():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_trainings_end_with_a_parent_that_was_killed():
+def test_trainings_end_with_a_parent_that_was_killed(tmp_path):
     ours, theirs = CONTEXT.Pipe(duplex=False)
-    parent = CONTEXT.Process(target=_parent, args=(theirs,))
+    data = Stuck()
+    data.pipe = theirs
+    parent = CONTEXT.Process(target=fit_all, args=({"stuck": Job(data, DESIGN, SETTINGS, tmp_path)},))
     parent.start()
     theirs.close()
+    assert ours.recv() == "training"
+    parent.kill()
     parent.join(300)
-    assert parent.exitcode == -signal.SIGKILL
     assert ours.poll(120), "the training outlived its parent"
     with pytest.raises(EOFError):  # the last holder of the pipe's other end is gone
         ours.recv()
 
 
-def _parent(pipe):
-    hears, started = CONTEXT.Pipe(duplex=False)
-    CONTEXT.Process(target=_training, args=(pipe, started)).start()
-    hears.recv()
-    os.kill(os.getpid(), signal.SIGKILL)
+class Stuck(tuple):
+    """Data sets that never come; `pipe` hears of the process that waits for them."""
+
+    def __iter__(self):
+        self.pipe.send("training")
+        threading.Event().wait(120)
+        return super().__iter__()
 
 
-def _training(pipe, started):
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    started.send(True)
-    threading.Event().wait(120)
+def test_every_commit_that_trained_is_named_once(tmp_path):
+    commits = ("a" * 40, "a" * 40, "b" * 40 + "-dirty", "a" * 40)
+    sittings = [{"from_update": number, "commit": commit} for number, commit in enumerate(commits)]
+    (tmp_path / "config.json").write_text(json.dumps({"sittings": sittings}))
+    assert trained_by(tmp_path) == ["a" * 12, "b" * 12 + "-dirty"]

@@ -1,0 +1,123 @@
+"""Studies: what is missing is trained and tested, what another plan made is refused, and the table says it all."""
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import fakes
+import pytest
+from test_data import record
+
+from engram import study
+from engram.data.lerobot import Dataset
+from engram.data.seeds import TEST
+from engram.policies.design import Design
+from engram.settings import Settings
+from engram.stats import cluster_bootstrap, mcnemar
+from engram.study import Arm, Study, run
+from engram.train import fit
+
+# not importorskip: MuJoCo must be imported by the environment, which chooses how it renders first
+pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs the extra `tabletop`")
+
+TASK, COMMIT, RECIPE = "recall-color-3", "0123456789abcdef", Path("recipe.py")
+SETTINGS = Settings(updates=2, slots=2, ticks=3, start="scratch", tensorboard=False)
+ARMS = {name: Arm(Design(m=m, chunk=2, trained="all"), SETTINGS) for name, m in (("memory", 1), ("memoryless", 0))}
+SMALL = Study("small", (TASK,), ARMS, seeds=(0,), demos=2, episodes=1, knobs={"delay_ticks": (1, 2)}, notes="Small.")
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """A folder that holds the demonstrations already; the current directory is beside it."""
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "out/demos" / TASK, (4, 3), replace(fakes.SPEC, height=64, width=64))
+    return tmp_path / "out"
+
+
+def test_a_study_from_training_to_table(out, monkeypatch, capsys):
+    trained = []
+
+    def here(jobs):  # in this process, which has torch loaded
+        trained.extend(jobs)
+        for job in jobs.values():
+            fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
+
+    monkeypatch.setattr(study, "fit_all", here)
+    table = run(SMALL, out, RECIPE)
+    assert trained == ["memory seed 0", "memoryless seed 0"]
+    result = json.loads(table.read_text())
+    rows = [(row["policy"], row["train_seed"]) for row in result["rows"]]
+    assert rows == [("memory", "mean"), ("memoryless", "mean"), ("chance", None), ("memory", 0), ("memoryless", 0)]
+    assert {row["updates"] for row in result["rows"][3:]} == {2}
+    assert result["counters"]["renders"] == result["counters"]["observations"] > result["counters"]["writes"] > 0
+    assert str(table) == "results/small.json"
+    (out / "memory-seed0/rows.json").unlink()  # the training is kept, and so are the episodes
+    table.unlink()
+    run(SMALL, out, RECIPE)
+    assert len(trained) == 2
+    assert json.loads(table.read_text())["rows"] == result["rows"]
+    assert "results/small.json" in capsys.readouterr().err
+
+
+def finished(out, solved):
+    """The folders of a study whose every run is done; `solved`: (arm, seed) -> outcome by episode."""
+    for (name, seed), outcomes in solved.items():
+        folder, lines = out / f"{name}-seed{seed}", []
+        for number, success in enumerate(outcomes):
+            lines.append({"task": TASK, "seed": TEST + number, "success": success, "error": None})
+        counts = {"observations": 9, "writes": 9, "plans": 9, "renders": 9}
+        row = {"task": TASK, "test": "", "episodes": len(lines), "successes": sum(outcomes), "errors": 0}
+        row |= {"success": sum(outcomes) / len(lines), "ci95": [0, 1], "counters": counts}
+        row |= {"updates": 2, "frames": 7, "train_seconds": 1.5}
+        (folder / "eval").mkdir(parents=True)
+        (folder / "eval/default.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "rows.json").write_text(json.dumps({"rows": [row], "seconds": 2.0}))
+        (folder / "config.json").write_text(json.dumps({"sittings": [{"from_update": 0, "commit": COMMIT}]}))
+
+
+def test_a_finished_study_called_again_is_a_table(out):
+    solved = {
+        ("memory", 0): [True] * 8,
+        ("memory", 1): [True] * 6 + [False] * 2,
+        ("memoryless", 0): [True] * 2 + [False] * 6,
+        ("memoryless", 1): [True] * 7 + [False],
+    }
+    finished(out, solved)
+    result = json.loads(run(replace(SMALL, seeds=(0, 1), episodes=8), out, RECIPE).read_text())
+    means, (guessed,), rows = result["rows"][:2], result["rows"][2:3], result["rows"][3:]
+    assert [(row["policy"], row["train_seed"]) for row in rows] == list(solved)
+    assert [row["paired_p"] for row in rows] == [None, None, mcnemar(solved["memoryless", 0], [True] * 8), 1.0]
+    assert rows[2]["paired_p"] < 0.05
+    assert [row["trained_by"] for row in rows] == [[COMMIT[:12]]] * 4
+    assert [row["success"] for row in means] == [14 / 16, 9 / 16]
+    assert means[1]["ci95"] == list(cluster_bootstrap([solved["memoryless", seed] for seed in (0, 1)]))
+    assert (guessed["policy"], guessed["episodes"]) == ("chance", 8)
+    assert result["seconds"] == 8.0
+    assert result["counters"] == {"observations": 36, "writes": 36, "plans": 36, "renders": 36}
+
+
+ARM = ARMS["memory"]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        ({"demos": 3}, "out", "demos"),
+        ({"tasks": (TASK, "recall-color-5")}, "out", "tasks"),
+        ({"knobs": {}}, "out", "knobs"),
+        ({"tests": {"": {"delay_ticks": 5}}}, "memory-seed0", "tests"),
+        ({"episodes": 5}, "memory-seed0", "episodes"),
+        ({"arms": {"memory": replace(ARM, design=replace(ARM.design, m=2))}}, "memory-seed0", "design"),
+        ({"arms": {"memory": replace(ARM, settings=replace(SETTINGS, lr=1.0))}}, "memory-seed0", "settings"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_another_plan_made_is_not_taken_for_this_ones(out, change, where, what):
+    one = replace(SMALL, arms={"memory": ARM}, episodes=4)
+    finished(out, {("memory", 0): [True] * 4})
+    table = run(one, out, RECIPE)
+    before = table.read_text()
+    with pytest.raises(ValueError, match=rf"{where}: expected .* found a run with other {what}; choose another --out"):
+        run(replace(one, **change), out, RECIPE)
+    assert table.read_text() == before
