@@ -19,7 +19,8 @@ SETTINGS = Settings(updates=2, slots=2, ticks=3, start="scratch", tensorboard=Fa
 
 def test_wrong_input_is_one_sentence_and_the_others_finish(tmp_path, capfd):
     record(tmp_path / "demos", (4, 3), replace(fakes.SPEC, height=64, width=64))
-    good = Job((tmp_path / "demos",), DESIGN, replace(SETTINGS, workers=1), tmp_path / "good")  # with a child of its own
+    with_child = replace(SETTINGS, workers=1)
+    good = Job((tmp_path / "demos",), DESIGN, with_child, tmp_path / "good")
     bad = replace(good, design=replace(DESIGN, trained="slots"), out=tmp_path / "bad")
     with pytest.raises(ValueError, match=r"^trained slots: expected 'all' for a backbone that starts from scratch"):
         fit_all({"bad": bad, "also bad": replace(bad, out=tmp_path / "worse"), "good": good})
