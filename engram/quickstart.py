@@ -21,10 +21,10 @@ from engram.crew import Job, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import SPAN, collect
 from engram.envs.tabletop import make
+from engram.files import replace_text
 from engram.policies import checkpoint
 from engram.policies.design import Design
 from engram.report import figure, write, write_result
-from engram.report.table import replace_text
 from engram.rollout import compare
 from engram.rollout.chance import chance
 from engram.rollout.checkpoint import evaluate_checkpoint

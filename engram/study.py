@@ -17,9 +17,9 @@ from engram import provenance
 from engram.crew import Job, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import collect
+from engram.files import replace_text
 from engram.policies.design import Design, require_whole_windows
 from engram.report import write_result
-from engram.report.table import replace_text
 from engram.rollout import compare
 from engram.rollout.chance import chance
 from engram.rollout.checkpoint import evaluate_checkpoint

@@ -1,11 +1,12 @@
 """What a policy without memory can reach: the success of an expert that goes for a candidate at random."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from engram.files import replace_text
 
 console = Console(stderr=True)
 
@@ -24,7 +25,5 @@ def chance(file: Path, task: str, episodes: int, seed0: int, **knobs: Any) -> di
         console.print(f"{task}: chance, {episodes} episodes of an expert that guesses", highlight=False)
         kept = {"of": asked, "result": audit.chance(task, episodes, seed0, **knobs)}
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps(kept) + "\n")
-        os.replace(partial, file)
+        replace_text(file, json.dumps(kept) + "\n")
     return kept["result"]

@@ -12,7 +12,6 @@ without memory); `error` (null, or what the environment said, and then no outcom
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engram.carry import Carry
+from engram.files import replace_text
 from engram.policies.base import Policy
 from engram.rollout.interventions import Donor
 
@@ -49,10 +49,10 @@ def resume(path: Path, settings: Mapping[str, object]) -> dict[int, dict]:
         _require_same(path, beside, expected)
     else:
         _clear(path)
-        _replace(beside, json.dumps(expected, indent=1) + "\n")
-        _replace(path, "")
+        replace_text(beside, json.dumps(expected, indent=1) + "\n")
+        replace_text(path, "")
     done = {line["seed"]: line for line in _lines(path) if line["error"] is None}
-    _replace(path, "".join(json.dumps(line) + "\n" for line in done.values()))
+    replace_text(path, "".join(json.dumps(line) + "\n" for line in done.values()))
     return done
 
 
@@ -121,9 +121,3 @@ def _require_same(path: Path, beside: Path, settings: dict) -> None:
             f"{path} holds episodes of another setting: expected {key} {settings.get(key)!r}, found {found.get(key)!r}"
             f" (of {len(other)} that differ: {', '.join(sorted(other))}); choose a new file or remove this one"
         )
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
