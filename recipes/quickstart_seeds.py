@@ -1,6 +1,6 @@
 """The quickstart's claim over three training seeds: the same demonstrations, updates and frames for every row.
 
-    engram study recipes/quickstart_seeds.py
+engram study recipes/quickstart_seeds.py
 """
 
 from engram.policies.design import Design
