@@ -79,7 +79,7 @@ def dense(policy: Through, carry: Carry, obs: Observation) -> tuple[Tensor, Carr
     return policy.head.action.inverse(policy.head.expert(hidden_BSD[:, -chunk:])), carry
 
 
-def require_equal(policy: Through, obs: Observation, reference: Callable[..., Tensor]) -> None:
+def require_equal(policy: Through, obs: Observation, reference: Callable[..., tuple[Tensor, Carry]]) -> None:
     """AssertionError unless the policy's step gives the actions of `reference` and writes its memory."""
     carry = policy.init(len(obs.tick))
     (actions, after), (expected, written) = step(policy, carry, obs)(), reference(policy, carry, obs)

@@ -1,6 +1,8 @@
 """What the quickstart's budget gives without pretrained weights: all weights learn, at half the learning rate.
 
-engram study recipes/from_scratch.py
+To be read beside recipes/quickstart_seeds.py.
+
+    engram study recipes/from_scratch.py
 """
 
 from engram.policies.design import Design

@@ -4,9 +4,10 @@ The paper reports K = 2 far above K = 1 and K = 8. Its recipe takes one optimize
 sets the frames per update and, at a fixed number of updates, the frames of the whole training (specs of muVLA, 1.6).
 
 matched  K alone changes: windows of 16 ticks, one optimizer step each, gradients cut every K ticks; same frames
+         (K=episode: a window is one whole episode, of about 14 ticks, so an eighth fewer)
 coupled  as published: windows of K ticks, one step each; the same number of updates, so frames grow with K
 
-Cue and delay are short, so that an episode is about 13 ticks and a window of 8 may hold all that matters.
+Cue and delay are short, so that an episode is about 14 ticks and a window of 8 may hold all that matters.
 
     engram study recipes/k_sweep.py
 """

@@ -1,6 +1,8 @@
 """The quickstart's claim over three training seeds: the same demonstrations, updates and frames for every row.
 
-engram study recipes/quickstart_seeds.py
+What differs between the seeds is the new weights and the order of the demonstrations.
+
+    engram study recipes/quickstart_seeds.py
 """
 
 from engram.policies.design import Design
