@@ -40,10 +40,10 @@ class Plan:
     """What the quickstart does; the defaults are what the README's figures were made with."""
 
     task: str = "recall-color-3"
-    demos: int = 250
+    demos: int = 500
     episodes: int = 200
-    settings: Settings = field(default_factory=lambda: Settings(updates=600, slots=16))
-    designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=4), "memoryless": Design(m=0)})
+    settings: Settings = field(default_factory=lambda: Settings(updates=700, slots=8))
+    designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=8), "memoryless": Design(m=0)})
     interventions: tuple[str, ...] = ("zero", "noise", "swap", "freeze", "reset")
     brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes
     delays: tuple[int, ...] = (2, 8, 20, 50)

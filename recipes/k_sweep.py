@@ -4,10 +4,12 @@ The paper reports K = 2 far above K = 1 and K = 8. Its recipe takes one optimize
 sets the frames per update and, at a fixed number of updates, the frames of the whole training (specs of muVLA, 1.6).
 
 matched  K alone changes: windows of 16 ticks, one optimizer step each, gradients cut every K ticks; same frames
-         (K=episode: a window is one whole episode, of about 14 ticks, so an eighth fewer)
+         (K=episode: a window is one whole episode, of about 12 ticks, so a quarter fewer)
 coupled  as published: windows of K ticks, one step each; the same number of updates, so frames grow with K
 
-Cue and delay are short, so that an episode is about 14 ticks and a window of 8 may hold all that matters.
+Cue and delay are short, so that an episode is about 12 ticks and a window of 8 may hold all that matters. The write is
+the paper's; its tokens are read 16 times as large as they are kept, as with the paper's 1 nothing of the cue outlives a
+few ticks in this backbone (decision 0007).
 
     engram study recipes/k_sweep.py
 """
@@ -18,8 +20,8 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-PAPER = Design(mask="full", rule="plain", m=4)
-MATCHED = Settings(updates=900, slots=16, ticks=16)
+PAPER = Design(mask="full", rule="plain", m=8, read_scale=16.0)
+MATCHED = Settings(updates=300, slots=16, ticks=16)
 
 
 def matched(**design) -> Arm:
@@ -53,9 +55,9 @@ STUDY = Study(
     name="k_sweep",
     tasks=("recall-color-5",),
     arms=ARMS,
-    demos=400,
+    demos=500,
     episodes=100,
-    knobs={"cue_ticks": (1, 3), "delay_ticks": (1, 4)},
+    knobs={"cue_ticks": (1, 2), "delay_ticks": (0, 2)},
     notes="tiny backbone (size s), vision tower and context stream as pretrained, mask full, plain write. What the "
     "table says, it says of this model: the paper's is four thousand times larger.",
 )

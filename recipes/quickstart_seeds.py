@@ -9,13 +9,13 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-AS_QUICKSTART = Settings(updates=600, slots=16)
+AS_QUICKSTART = Settings(updates=700, slots=8)
 
 STUDY = Study(
     name="quickstart_seeds",
     tasks=("recall-color-3",),
-    arms={"muVLA": Arm(Design(m=4), AS_QUICKSTART), "memoryless": Arm(Design(m=0), AS_QUICKSTART)},
-    demos=250,
+    arms={"muVLA": Arm(Design(m=8), AS_QUICKSTART), "memoryless": Arm(Design(m=0), AS_QUICKSTART)},
+    demos=500,
     episodes=200,
     notes="Insulated mask, frozen trunk, whole-episode gradients; three training seeds.",
 )

@@ -19,8 +19,8 @@ STUDY = Study(
     name="recall_long",
     tasks=("recall-color-5", "recall-color-9", "recall-color-3"),
     arms={
-        "muVLA gated": Arm(Design(m=4), LONGER),
-        "muVLA plain": Arm(Design(m=4, rule="plain"), LONGER),
+        "muVLA gated": Arm(Design(m=4, read_scale=1.0), LONGER),
+        "muVLA plain": Arm(Design(m=4, rule="plain", read_scale=1.0), LONGER),
         "memoryless": Arm(Design(m=0), LONGER),
     },
     seeds=(0,),
@@ -32,5 +32,6 @@ STUDY = Study(
         for colors in (5, 9)
         for name, knobs in {"0-20": TRAINED, **{str(ticks): {"delay_ticks": ticks} for ticks in DELAYS}}.items()
     },
-    notes="One policy for all; insulated mask, frozen trunk, whole-episode gradients, one training seed.",
+    notes="One policy for all; memory read as large as it is kept (read_scale 1); insulated mask, frozen trunk, "
+    "whole-episode gradients, one training seed.",
 )

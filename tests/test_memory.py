@@ -22,6 +22,7 @@ MEMBERS: dict[str, Callable[[], Memory]] = {
     "plain": lambda: Recurrent(N, D, "plain"),
     "gated": lambda: Recurrent(N, D, "gated"),
     "ema": lambda: Recurrent(N, D, 0.3),
+    "scaled": lambda: Recurrent(N, D, "gated", scale=4.0),
     "first-frame": lambda: FirstFrame(N, D),
     "last-frames": lambda: LastFrames(3, N, D),
 }
@@ -288,6 +289,13 @@ def test_an_ema_at_its_ends_is_the_plain_rule_and_no_memory():
     near(scan(whole, x, first)[0], scan(made(MEMBERS["plain"]), x, first)[0])
 
 
+def test_memory_is_read_larger_than_it_is_kept():
+    small, large = made(lambda: Recurrent(N, D, "plain")), made(lambda: Recurrent(N, D, "plain", scale=4.0))
+    carry, x, tick = small.init(B), noise()[:, 0], torch.zeros(B)
+    near(large.read(carry, x, tick)[0], 4 * small.read(carry, x, tick)[0])
+    near(large.write(carry, x, tick, torch.ones(B, dtype=torch.bool))[Recurrent.KEY], x)
+
+
 @pytest.mark.parametrize("rule", ["plain", "gated", 0.3])
 class TestGradients:
     """A toy cell, x = tanh(read + input), so that what is written depends on what was read."""
@@ -321,5 +329,7 @@ def test_an_unknown_rule_is_refused(rule):
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="at least 1, found 0"):
         Recurrent(0, D)
+    with pytest.raises(ValueError, match="memory scale: expected a finite number above 0, found 0.0"):
+        Recurrent(N, D, scale=0.0)
     with pytest.raises(ValueError, match="at least 1, found 0"):
         LastFrames(0, N, D)

@@ -344,6 +344,7 @@ def test_text_without_words_still_gives_a_plan(name):
         ({"rule": 1.5}, "memory rule: expected .* found 1.5"),
         ({"initial_std": float("nan")}, "initial_std: expected a finite number, 0 or more, found nan"),
         ({"initial_std": -1.0}, "initial_std: expected a finite number, 0 or more, found -1.0"),
+        ({"read_scale": 0.0}, "read_scale: expected a finite number above 0, found 0.0"),
         ({"memory": "last-frames", "frames": 1}, "frames: expected at least 2.* found 1"),
     ],
 )

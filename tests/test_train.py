@@ -355,7 +355,8 @@ def test_a_memory_that_is_shown_independent_frames_is_refused(data, tmp_path):
 def test_the_published_choices():
     design, settings = published(Design(), Settings())
     assert (design.m, design.rule, design.tbptt, design.mask) == (64, "plain", 2, "full")
-    assert (design.initial_std, design.chunk, design.loss, settings.ticks) == (0.02, 8, "l1", design.tbptt)
+    assert (design.initial_std, design.read_scale, design.chunk, design.loss) == (0.02, 1.0, 8, "l1")
+    assert settings.ticks == design.tbptt
     kept = published(Design(m=64, tbptt=2, replan=4), Settings(lr=5e-4))
     assert kept == (replace(design, replan=4), replace(settings, lr=5e-4))
     assert published(Design(), Settings(start="scratch"))[0].trained == "all"

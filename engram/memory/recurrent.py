@@ -8,6 +8,9 @@ gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need n
        was seen once survives delays never trained on. At the start b = -log(s) with s from 1 to 200 over the channels,
        so that some follow every tick and some hold for hundreds (chrono initialisation, arXiv 1804.11188)
 
+The backbone is shown `scale` times the tokens (paper: 1). A token enters as the first term of a residual stream: layers
+add to it, and what they add should not drown it (decision 0007).
+
 Legend: B rows, M memory tokens, D width.
 """
 
@@ -24,11 +27,16 @@ SLOWEST = 200.0  # ticks that the slowest channel of a gate holds at the start
 
 
 class Recurrent(Memory):
-    """`tokens` (M >= 1) vectors of `width`, learned at the start; `rule`: "plain", "gated" or a float (the ema's a)."""
+    """`tokens` (M >= 1) vectors of `width`, learned at the start, read `scale` (> 0) times as large as they are kept.
+
+    `rule` is "plain", "gated" or a float, the ema's a.
+    """
 
     KEY = "memory/tokens"
 
-    def __init__(self, tokens: int, width: int, rule: str | float = "gated", initial_std: float = 1.0):
+    def __init__(
+        self, tokens: int, width: int, rule: str | float = "gated", initial_std: float = 1.0, scale: float = 1.0
+    ):
         super().__init__()
         if tokens < 1:
             raise ValueError(
@@ -36,7 +44,9 @@ class Recurrent(Memory):
             )
         if rule not in ("plain", "gated") and not (isinstance(rule, float) and 0 <= rule <= 1):
             raise ValueError(f"memory rule: expected 'plain', 'gated' or an ema rate in [0, 1], found {rule!r}")
-        self.rule = rule
+        if not 0 < scale < math.inf:
+            raise ValueError(f"memory scale: expected a finite number above 0, found {scale}")
+        self.rule, self.scale = rule, scale
         self.initial = nn.Parameter(initial_std * torch.randn(tokens, width))
         self.gate = nn.Linear(2 * width, width) if rule == "gated" else None
         if self.gate is not None:
@@ -44,7 +54,7 @@ class Recurrent(Memory):
                 self.gate.bias.copy_(-torch.linspace(0.0, math.log(SLOWEST), width))
 
     def extra_repr(self) -> str:
-        return f"rule={self.rule}"
+        return f"rule={self.rule}, scale={self.scale}"
 
     def init(self, batch: int) -> Carry:
         return {self.KEY: self.initial.expand(batch, -1, -1)}
@@ -55,7 +65,7 @@ class Recurrent(Memory):
 
     def read(self, carry: Carry, query_BND: Tensor, tick_B: Tensor) -> tuple[Tensor, Tensor]:
         tokens_BMD = carry[self.KEY]
-        return tokens_BMD, torch.ones(tokens_BMD.shape[:2], dtype=torch.bool, device=tokens_BMD.device)
+        return self.scale * tokens_BMD, torch.ones(tokens_BMD.shape[:2], dtype=torch.bool, device=tokens_BMD.device)
 
     def _next(self, old_BMD: Tensor, new_BMD: Tensor) -> Tensor:
         if self.gate is not None:

@@ -25,7 +25,7 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
     if design.memory == "recurrent":
         if not design.m or not design.carried:
             return Through(spec, trunk, None, head, design.tbptt, design.replan, pause=design.m)
-        memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std)
+        memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std, design.read_scale)
         return Through(spec, trunk, memory, head, design.tbptt, design.replan)
     tokens = trunk.tokens_per_frame
     if design.memory == "first-frame":

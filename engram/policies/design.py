@@ -13,7 +13,7 @@ class Design:
 
     memory: Literal["recurrent", "first-frame", "last-frames"] = "recurrent"
     """recurrent: muVLA's memory tokens; first-frame, last-frames: references that see frames kept."""
-    m: int = 4
+    m: int = 8
     """recurrent: number of memory tokens; 0 is the memoryless policy."""
     carried: bool = True
     """recurrent: False lets the m tokens think at every tick and carries nothing: a memoryless policy of the same size
@@ -22,6 +22,9 @@ class Design:
     """recurrent: how memory is written: plain (paper), gated, or the rate of an ema (paper: 0.1)."""
     initial_std: float = 1.0
     """recurrent: scale of the learned initial memory (paper: 0.02)."""
+    read_scale: float = 4.0
+    """recurrent: how many times larger than kept the memory enters the backbone, so that layers do not drown it
+    (paper: 1)."""
     tbptt: int | None = None
     """recurrent: K, the ticks that a gradient may cross; None is the whole window."""
     frames: int = 4
@@ -43,6 +46,7 @@ class Design:
         require_choices(self)
         require("m", self.m, self.m >= 0, "0 or more memory tokens")
         require("initial_std", self.initial_std, 0 <= self.initial_std < math.inf, "a finite number, 0 or more")
+        require("read_scale", self.read_scale, 0 < self.read_scale < math.inf, "a finite number above 0")
         sound = self.tbptt is None or self.tbptt >= 1
         require("K (tbptt)", self.tbptt, sound, "at least 1 tick, or none for the whole window")
         require("frames", self.frames, self.frames >= 2, "at least 2, the present one included")
