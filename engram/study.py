@@ -29,6 +29,7 @@ from engram.stats import cluster_bootstrap, wilson
 
 console = Console(stderr=True)
 RESULTS = Path("results")
+PER_CORE = 4  # trainings of a batch, so that cores do not wait for one another; a batch is tested when it is trained
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def run_recipe(recipe: Path, out: Path | None = None) -> Path:
 
 
 def run(study: Study, out: Path, recipe: Path) -> Path:
-    """Train and test every arm and seed that `out` does not hold yet, as many at once as there are cores.
+    """Train and test, batch by batch, every arm and seed that `out` does not hold yet; a core for each training.
 
     Returns the table's JSON file, in results/ of the current directory. ValueError if `out` holds demonstrations or
     policies of another study.
@@ -84,10 +85,10 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
     provenance.settle(out, {"tasks": study.tasks, "demos": study.demos, "knobs": study.knobs})
     for name, seed in _runs(study):
         provenance.settle(_folder(out, name, seed), _plan(study, name, seed))
-    data, table, crew = _demos(study, out), RESULTS / f"{study.name}.json", provenance.cores()
+    data, table, batch = _demos(study, out), RESULTS / f"{study.name}.json", PER_CORE * provenance.cores()
     missing = [run for run in _runs(study) if not (_folder(out, *run) / "rows.json").exists()]
-    for start in range(0, len(missing), crew):
-        some = missing[start : start + crew]
+    for start in range(0, len(missing), batch):
+        some = missing[start : start + batch]
         console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
         jobs = {f"{name} seed {seed}": _job(study, data, out, name, seed) for name, seed in some}
         fit_all({name: job for name, job in jobs.items() if not trained(job)})
