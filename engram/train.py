@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
+CALIBRATION = 1000  # frames by which memory's writes are centred and scaled
 
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
@@ -62,8 +63,18 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
     require_whole_windows(design, settings)
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
+    if isinstance(policy, Through) and design.standard:
+        policy.calibrate(_first(windows, min(CALIBRATION, data.frames)))
     about = {"frames": data.frames, "episodes": len(data.episodes), "tasks": sorted({e.task for e in data.episodes})}
     return train(policy, design, windows, settings, out, about, quiet)
+
+
+def _first(windows: Windows, frames: int) -> list[Window]:
+    """The first windows, as many as hold so many frames."""
+    some: list[Window] = []
+    while sum(int(window.valid.sum()) for window in some) < frames:
+        some.append(windows[len(some)])
+    return some
 
 
 def keep_pages() -> None:

@@ -8,15 +8,20 @@ gated  M' = M + g (h - M), g = sigmoid(W [M; h] + b)   ours: a token that need n
        was seen once survives delays never trained on. At the start b = -log(s) with s from 1 to 200 over the channels,
        so that some follow every tick and some hold for hundreds (chrono initialisation, arXiv 1804.11188)
 
-The backbone is shown `scale` times the tokens (paper: 1). A token enters as the first term of a residual stream: layers
-add to it, and what they add should not drown it (decision 0007).
+Two things make what is kept loud enough to be found (decision 0007); the paper has neither:
 
-Legend: B rows, M memory tokens, D width.
+`standard`  h is centred and scaled per token and channel before it is written. Hidden states differ little from tick to
+            tick and from scene to scene; what they have in common says nothing
+`scale`     the backbone is shown so many times the tokens. A token enters as the first term of a residual stream:
+            layers add to it, and what they add should not drown it
+
+Legend: B rows, M memory tokens, D width, S samples.
 """
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from engram import carry as carries
@@ -24,6 +29,28 @@ from engram.carry import Carry
 from engram.memory.base import Memory
 
 SLOWEST = 200.0  # ticks that the slowest channel of a gate holds at the start
+SPREAD_FLOOR = 0.05  # least deviation of a hidden state's channel: what hardly moves is not blown up to noise
+
+
+class Standard(nn.Module):
+    """(h - centre) / spread of hidden states: the identity until `fit`. Buffers, so that a checkpoint carries them."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, tokens: int, width: int):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(tokens, width))
+        self.register_buffer("spread", torch.ones(tokens, width))
+
+    def fit(self, h_SMD: Float[Tensor, "S M D"]) -> None:
+        """Mean and standard deviation (with a floor) from samples of hidden states."""
+        self.centre.copy_(h_SMD.mean(0))
+        self.spread.copy_(h_SMD.std(0, unbiased=False).clamp(min=SPREAD_FLOOR))
+
+    def forward(self, h_BMD: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
+        """Hidden states of mean 0 and deviation 1."""
+        return (h_BMD - self.centre) / self.spread
 
 
 class Recurrent(Memory):
@@ -47,6 +74,7 @@ class Recurrent(Memory):
         if not 0 < scale < math.inf:
             raise ValueError(f"memory scale: expected a finite number above 0, found {scale}")
         self.rule, self.scale = rule, scale
+        self.standard = Standard(tokens, width)
         self.initial = nn.Parameter(initial_std * torch.randn(tokens, width))
         self.gate = nn.Linear(2 * width, width) if rule == "gated" else None
         if self.gate is not None:
@@ -61,7 +89,7 @@ class Recurrent(Memory):
 
     def write(self, carry: Carry, x_BND: Tensor, tick_B: Tensor, mask_B: Tensor) -> Carry:
         """`x_BND` are the hidden states at the memory positions (N = M)."""
-        return carries.where(mask_B, {self.KEY: self._next(carry[self.KEY], x_BND)}, carry)
+        return carries.where(mask_B, {self.KEY: self._next(carry[self.KEY], self.standard(x_BND))}, carry)
 
     def read(self, carry: Carry, query_BND: Tensor, tick_B: Tensor) -> tuple[Tensor, Tensor]:
         tokens_BMD = carry[self.KEY]

@@ -25,6 +25,9 @@ class Design:
     read_scale: float = 4.0
     """recurrent: how many times larger than kept the memory enters the backbone, so that layers do not drown it
     (paper: 1)."""
+    standard: bool = True
+    """recurrent: hidden states are centred and scaled, by what they are on the first demonstrations, before they are
+    written (paper: no)."""
     tbptt: int | None = None
     """recurrent: K, the ticks that a gradient may cross; None is the whole window."""
     frames: int = 4

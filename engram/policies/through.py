@@ -8,8 +8,10 @@
 The memory-action guard (the context never sees an action slot) is what makes this split exact. Without a memory (m = 0)
 this is the plain, memoryless policy. `tbptt` is K: gradients cross at most K ticks, whatever the optimizer's cadence.
 
-Legend: B rows, T ticks, M memory tokens, D width.
+Legend: B rows, T ticks, M memory tokens, D width, S samples.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from engram import carry as carries
 from engram.carry import Carry
-from engram.memory.recurrent import Recurrent
+from engram.memory.recurrent import Recurrent, Standard
 from engram.policies.base import Policy
 from engram.policies.trunk import Head, Keys, Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
@@ -54,6 +56,16 @@ class Through(Policy):
         question = trunk.backbone.question.detach()
         self.place = nn.Parameter(question + 0.02 * torch.randn(slots, question.shape[1])) if slots else None
 
+    @torch.no_grad()
+    def calibrate(self, windows: Sequence[Window]) -> None:
+        """Centre and scale what memory writes by the hidden states of consecutive windows, before training.
+
+        Twice, as memory that is written otherwise gives other hidden states. Without a memory there is nothing to do.
+        """
+        if self.memory is not None:
+            for _ in range(2):
+                self.memory.standard.fit(self._hidden(self.memory.standard, windows))
+
     def init(self, batch: int) -> Carry:
         return {} if self.memory is None else self.memory.init(batch)
 
@@ -89,6 +101,17 @@ class Through(Policy):
             keys = context.rows(use).join(made[use])
         loss = self.head.loss(self.trunk.backbone, keys, window)
         return loss, carry, {"loss": loss.detach()}
+
+    def _hidden(self, standard: Standard, windows: Sequence[Window]) -> Tensor:
+        """The hidden states (S,M,D) at memory positions, of all ticks that are no padding."""
+        seen: list[Tensor] = []
+        hook = standard.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+        carry = self.init(windows[0].first.shape[0])
+        for window in windows:
+            carry = self.loss(carry, window)[1]
+        hook.remove()
+        valid = [tick_B for window in windows for tick_B in window.valid.unbind(1)]
+        return torch.cat(seen)[torch.cat(valid)]
 
     def _chain(self, carry: Carry, seen: Seen, window: Window) -> tuple[Carry, Keys]:
         """Full: the context pass tick by tick; the carry after the window, what each of its B*T ticks can attend to."""
