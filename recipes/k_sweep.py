@@ -8,8 +8,8 @@ matched  K alone changes: windows of 16 ticks, one optimizer step each, gradient
 coupled  as published: windows of K ticks, one step each; the same number of updates, so frames grow with K
 
 Cue and delay are short, so that an episode is about 12 ticks and a window of 8 may hold all that matters. The write is
-the paper's; its tokens are read 16 times as large as they are kept, as with the paper's 1 nothing of the cue outlives a
-few ticks in this backbone (decision 0007).
+the paper's plain one, but hidden states are centred and scaled before it and read 4 times as large as kept (decision
+0007): as they are, nothing of the cue outlives a few ticks in this backbone ("K=8 raw").
 
     engram study recipes/k_sweep.py
 """
@@ -20,8 +20,8 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-PAPER = Design(mask="full", rule="plain", m=8, read_scale=16.0)
-MATCHED = Settings(updates=300, slots=16, ticks=16)
+PAPER = Design(mask="full", rule="plain", m=8)
+MATCHED = Settings(updates=200, slots=16, ticks=16)
 
 
 def matched(**design) -> Arm:
@@ -45,6 +45,7 @@ ARMS = {
     "K=episode": Arm(PAPER, replace(MATCHED, ticks="episode")),
     "m=1 K=8": matched(tbptt=8, m=1),
     "m=64 K=8": matched(tbptt=8, m=64),
+    "K=8 raw": matched(tbptt=8, standard=False, read_scale=1.0),
     "ema 0.1": matched(tbptt=1, rule=0.1),
     "memoryless": matched(m=0),
     "first frame": matched(memory="first-frame"),

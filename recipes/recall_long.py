@@ -7,11 +7,14 @@ is what the write holds.
     engram study recipes/recall_long.py
 """
 
+from typing import Any
+
 from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
 LONGER = Settings(updates=3000, slots=16)
+RAW: dict[str, Any] = {"standard": False, "read_scale": 1.0}  # from before decision 0007
 TRAINED = {"delay_ticks": (0, 20)}
 DELAYS = (50, 100)
 
@@ -19,8 +22,8 @@ STUDY = Study(
     name="recall_long",
     tasks=("recall-color-5", "recall-color-9", "recall-color-3"),
     arms={
-        "muVLA gated": Arm(Design(m=4, read_scale=1.0), LONGER),
-        "muVLA plain": Arm(Design(m=4, rule="plain", read_scale=1.0), LONGER),
+        "muVLA gated": Arm(Design(m=4, **RAW), LONGER),
+        "muVLA plain": Arm(Design(m=4, rule="plain", **RAW), LONGER),
         "memoryless": Arm(Design(m=0), LONGER),
     },
     seeds=(0,),
@@ -32,6 +35,6 @@ STUDY = Study(
         for colors in (5, 9)
         for name, knobs in {"0-20": TRAINED, **{str(ticks): {"delay_ticks": ticks} for ticks in DELAYS}}.items()
     },
-    notes="One policy for all; memory read as large as it is kept (read_scale 1); insulated mask, frozen trunk, "
+    notes="One policy for all; hidden states written and read as they are; insulated mask, frozen trunk, "
     "whole-episode gradients, one training seed.",
 )

@@ -22,10 +22,16 @@ MEMBERS: dict[str, Callable[[], Memory]] = {
     "plain": lambda: Recurrent(N, D, "plain"),
     "gated": lambda: Recurrent(N, D, "gated"),
     "ema": lambda: Recurrent(N, D, 0.3),
-    "scaled": lambda: Recurrent(N, D, "gated", scale=4.0),
+    "scaled": lambda: standardised(Recurrent(N, D, "gated", scale=4.0)),
     "first-frame": lambda: FirstFrame(N, D),
     "last-frames": lambda: LastFrames(3, N, D),
 }
+
+
+def standardised(memory: Recurrent) -> Recurrent:
+    """As after its calibration."""
+    memory.standard.fit(1 + 2 * torch.randn(9, N, D))
+    return memory
 
 
 class OnSelf(Recurrent):
@@ -294,6 +300,22 @@ def test_memory_is_read_larger_than_it_is_kept():
     carry, x, tick = small.init(B), noise()[:, 0], torch.zeros(B)
     near(large.read(carry, x, tick)[0], 4 * small.read(carry, x, tick)[0])
     near(large.write(carry, x, tick, torch.ones(B, dtype=torch.bool))[Recurrent.KEY], x)
+
+
+def test_what_is_written_is_centred_and_scaled_once_it_was_fitted():
+    memory, samples = made(lambda: Recurrent(N, D, "plain")), 5 + 3 * noise().flatten(0, 1)
+    samples[:, 0, 0] = 7  # a channel that never moves
+    carry, write = memory.init(len(samples)), torch.ones(len(samples), dtype=torch.bool)
+    near(memory.write(carry, samples, write, write)[Recurrent.KEY], samples)
+    memory.standard.fit(samples)
+    written = memory.write(carry, samples, write, write)[Recurrent.KEY]
+    near(written.mean(0), torch.zeros(N, D))
+    deviation = torch.ones(N, D)
+    deviation[0, 0] = 0
+    near(written.std(0, unbiased=False), deviation)
+    fresh = made(lambda: Recurrent(N, D, "plain"))
+    fresh.load_state_dict(memory.state_dict())
+    near(fresh.write(carry, samples, write, write)[Recurrent.KEY], written)
 
 
 @pytest.mark.parametrize("rule", ["plain", "gated", 0.3])

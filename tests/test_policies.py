@@ -371,3 +371,21 @@ for name in ("memory", "mask", "trained", "loss", "size"):
         "loss: expected one of huber, l1, l2, found 'elephant'; choose such a value",
         "size: expected one of s, m, l, found 'elephant'; choose such a value",
     ]
+
+
+@pytest.mark.parametrize("mask", ["full", "insulated"])
+def test_calibration_takes_the_hidden_states_of_all_ticks_but_padding(mask):
+    long, short = fakes.window(), fakes.window(seed=1)
+    padded = replace(short, valid=short.valid & (torch.arange(short.ticks) < 4))
+    policy = fakes.policy(Design(m=2, mask=mask))
+    policy.calibrate([long, fakes.part(short, range(3), slice(0, 4))])
+    other = fakes.policy(Design(m=2, mask=mask))
+    other.calibrate([long, padded])
+    for name, value in policy.memory.standard.state_dict().items():
+        torch.testing.assert_close(other.memory.standard.state_dict()[name], value)
+    assert policy.memory.standard.centre.abs().max() > 0.1
+    assert not any(parameter.grad is not None for parameter in policy.parameters())
+
+
+def test_there_is_nothing_to_calibrate_without_a_memory():
+    fakes.policy(Design(m=0)).calibrate([fakes.window()])
