@@ -42,7 +42,7 @@ class Plan:
     task: str = "recall-color-3"
     demos: int = 500
     episodes: int = 200
-    settings: Settings = field(default_factory=lambda: Settings(updates=350, slots=16))
+    settings: Settings = field(default_factory=lambda: Settings(updates=400, slots=16))
     designs: dict[str, Design] = field(default_factory=lambda: {"mu_vla": Design(m=8), "memoryless": Design(m=0)})
     interventions: tuple[str, ...] = ("zero", "noise", "swap", "freeze", "reset")
     brief: tuple[str, ...] = ("freeze", "reset")  # interventions on fewer episodes

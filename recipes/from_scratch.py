@@ -9,7 +9,7 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-SCRATCH = Settings(updates=350, slots=16, start="scratch", lr=1e-3)
+SCRATCH = Settings(updates=400, slots=16, start="scratch", lr=1e-3)
 
 STUDY = Study(
     name="from_scratch",

@@ -21,7 +21,7 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 PAPER = Design(mask="full", rule="plain", m=8)
-MATCHED = Settings(updates=200, slots=16, ticks=16)
+MATCHED = Settings(updates=300, slots=16, ticks=16)
 
 
 def matched(**design) -> Arm:

@@ -9,7 +9,7 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-AS_QUICKSTART = Settings(updates=350, slots=16)
+AS_QUICKSTART = Settings(updates=400, slots=16)
 
 STUDY = Study(
     name="quickstart_seeds",
