@@ -65,7 +65,7 @@ def dense(policy: Through, carry: Carry, obs: Observation) -> tuple[Tensor, Carr
     backbone = policy.trunk.backbone
     text_BSD, text_ok_BS = backbone.text(obs.instruction)
     scene_BCD = backbone.embed(backbone.see(obs.images), obs.proprio)
-    memory = [] if policy.memory is None else [carry["memory/tokens"] + policy.place]
+    memory = [] if policy.memory is None else [policy.memory.read(carry, text_BSD, obs.tick)[0] + policy.place]
     actions_BND = policy.head.expert.slots.expand(len(obs.tick), -1, -1)
     x_BSD = torch.cat([scene_BCD, text_BSD, *memory, actions_BND], 1)
     size, context, chunk = x_BSD.shape[1], scene_BCD.shape[1] + text_BSD.shape[1], actions_BND.shape[1]

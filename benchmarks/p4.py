@@ -136,7 +136,9 @@ def plain(policy: Through, window: Window, again: bool = False) -> Tensor:
     total = torch.zeros(())
     for t in range(window.ticks):
         carry = carries.where(window.first[:, t], policy.init(len(use_BTN)), carry)
-        memory_BMD, actions_BND = plain_tick(policy, carry["memory/tokens"], window.obs.at(t), again)
+        obs = window.obs.at(t)
+        read_BMD = policy.memory.read(carry, policy.place, obs.tick)[0]
+        memory_BMD, actions_BND = plain_tick(policy, read_BMD, obs, again)
         carry = policy.memory.write(carry, memory_BMD, window.obs.tick[:, t], window.valid[:, t])
         target_BNA = policy.head.action(window.target[:, t])
         loss = policy.head.expert.loss(actions_BND, target_BNA, use_BTN[:, t])

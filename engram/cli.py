@@ -71,8 +71,8 @@ class Train:
     design: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Design))]
     settings: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Settings))]
     preset: Literal["engram", "paper"] = "engram"
-    """paper: muVLA's published choices (m=64, plain write, full mask, L1, chunk 8, K=2, one update per K ticks);
-    other values of these are refused."""
+    """paper: muVLA's published choices (m=64, hidden states written and read as they are, full mask, L1, chunk 8, K=2,
+    one update per K ticks); other values of these are refused."""
 
     def run(self) -> None:
         """Read the data, train, print the summary."""

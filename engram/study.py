@@ -1,20 +1,20 @@
 """Studies: several designs, several training seeds, the same data and test episodes; one table that can be repeated.
 
 A recipe defines `STUDY`; `engram study recipes/NAME.py` runs what is missing, seed by seed so that an unfinished study
-is balanced, and rewrites results/NAME.json and .md, in the current directory, as runs end.
+is balanced, and rewrites results/NAME.json and .md, in the current directory, after every few runs.
 """
 
 import json
 import runpy
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from engram import provenance
-from engram.crew import Job, counters, fit_all, trained, trained_by
+from engram.crew import Job, TrainingError, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import collect
 from engram.files import replace_text
@@ -91,10 +91,12 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
         some = missing[start : start + batch]
         console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
         jobs = {f"{name} seed {seed}": _job(study, data, out, name, seed) for name, seed in some}
-        fit_all({name: job for name, job in jobs.items() if not trained(job)})
-        for job in jobs.values():
-            _test(study, job)
-        _table(study, out, recipe, table)
+        try:
+            fit_all({name: job for name, job in jobs.items() if not trained(job)})
+        except (ValueError, TrainingError):
+            _finish(study, jobs.values(), out, recipe, table)  # what did train is not lost
+            raise
+        _finish(study, jobs.values(), out, recipe, table)
     if not missing:  # a kill may have come between the last rows and their table
         _table(study, out, recipe, table)
     console.print(f"{table} and {table.with_suffix('.md').name}: the whole study", soft_wrap=True)
@@ -131,6 +133,13 @@ def _demos(study: Study, out: Path) -> tuple[Path, ...]:
 def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:
     arm = study.arms[name]
     return Job(data, arm.design, replace(arm.settings, seed=seed), _folder(out, name, seed))
+
+
+def _finish(study: Study, jobs: Iterable[Job], out: Path, recipe: Path, table: Path) -> None:
+    """Test those of the jobs that are trained, and rewrite the table."""
+    for job in filter(trained, jobs):
+        _test(study, job)
+    _table(study, out, recipe, table)
 
 
 def _test(study: Study, job: Job) -> None:

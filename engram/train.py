@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
-CALIBRATION = 1000  # frames by which memory's writes are centred and scaled
+CALIBRATION_WINDOWS, CALIBRATION_EPISODES = 8, 64  # at least so many, to centre and scale memory's writes by
 
 
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
@@ -63,18 +63,10 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
     require_whole_windows(design, settings)
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
-    if isinstance(policy, Through) and design.standard:
-        policy.calibrate(_first(windows, min(CALIBRATION, data.frames)))
+    if isinstance(policy, Through) and policy.memory is not None and design.standardise:
+        calibrate(policy, windows, quiet)
     about = {"frames": data.frames, "episodes": len(data.episodes), "tasks": sorted({e.task for e in data.episodes})}
     return train(policy, design, windows, settings, out, about, quiet)
-
-
-def _first(windows: Windows, frames: int) -> list[Window]:
-    """The first windows, as many as hold so many frames."""
-    some: list[Window] = []
-    while sum(int(window.valid.sum()) for window in some) < frames:
-        some.append(windows[len(some)])
-    return some
 
 
 def keep_pages() -> None:
@@ -141,6 +133,17 @@ def make_windows(data: Dataset, policy: Through | Before, settings: Settings, qu
             encode = torch.no_grad()(policy.trunk.features)
             features = FeatureStore.build(data, encode, progress=lambda i, n: bar.update(task, completed=i, total=n))
     return Windows(data, schedule, policy.chunk, features)
+
+
+def calibrate(policy: Through, windows: Windows, quiet: bool = False) -> None:
+    """`policy.calibrate`, twice, on the windows that training begins with: some windows, and some episodes."""
+    count, begun, enough = 0, 0, min(CALIBRATION_EPISODES, len(windows.dataset.lengths))
+    while count < CALIBRATION_WINDOWS or begun < enough:
+        ticks = windows.schedule[count]
+        count, begun = count + 1, begun + int((ticks.first & ticks.valid).sum())
+    with _progress(quiet, "calibration") as (bar, task):
+        for _ in range(2):
+            policy.calibrate(windows[step] for step in bar.track(range(count), task_id=task))
 
 
 def train(

@@ -14,7 +14,7 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 LONGER = Settings(updates=3000, slots=16)
-RAW: dict[str, Any] = {"standard": False, "read_scale": 1.0}  # from before decision 0007
+RAW: dict[str, Any] = {"standardise": False, "read_scale": 1.0}  # from before decision 0007
 TRAINED = {"delay_ticks": (0, 20)}
 DELAYS = (50, 100)
 

@@ -387,5 +387,6 @@ def test_calibration_takes_the_hidden_states_of_all_ticks_but_padding(mask):
     assert not any(parameter.grad is not None for parameter in policy.parameters())
 
 
-def test_there_is_nothing_to_calibrate_without_a_memory():
-    fakes.policy(Design(m=0)).calibrate([fakes.window()])
+def test_calibration_without_a_memory_is_refused():
+    with pytest.raises(ValueError, match=r"expected a policy with a memory, found none \(m=0\)"):
+        fakes.policy(Design(m=0)).calibrate([fakes.window()])

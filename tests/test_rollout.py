@@ -272,7 +272,9 @@ def test_the_policy_is_bit_equal_after_an_evaluation(tmp_path):
     assert policy.training
 
 
-@pytest.mark.parametrize("change", [{"rule": 0.1}, {"mask": "full"}, {"replan": 2}, {"m": 3}, {"carried": False}])
+@pytest.mark.parametrize(
+    "change", [{"rule": 0.1}, {"mask": "full"}, {"replan": 2}, {"m": 3}, {"carried": False}, {"read_scale": 2.0}]
+)
 def test_a_fingerprint_tells_designs_apart(change):
     """Rule, mask and cadence are in no tensor: the same weights behave in another way."""
     plain = Design(m=2, rule="plain")

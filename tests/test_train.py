@@ -21,7 +21,8 @@ from engram.policies import checkpoint
 from engram.policies.build import Design
 from engram.policies.design import require_whole_windows
 from engram.policies.published import published
-from engram.train import Run, Settings, _peak_gb, fit, new_policy, train
+from engram.policies.through import Through
+from engram.train import CALIBRATION_WINDOWS, Run, Settings, _peak_gb, calibrate, fit, new_policy, train
 
 LENGTHS = (5, 4, 6, 5)
 DESIGNS = {
@@ -94,6 +95,57 @@ def test_a_killed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch, name,
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
     assert [line["step"] for line in metrics(tmp_path / "killed")] == list(range(1, 13))
     assert (resumed["updates"], resumed["frames"]) == (straight["updates"], straight["frames"])
+
+
+def test_memory_is_calibrated_twice_before_training_where_the_design_says_so(data, tmp_path):
+    settings = Settings(updates=1, slots=2, start="scratch", tensorboard=False)
+    design = Design(m=2, chunk=2, trained="all")
+    kept = {}
+    for asked in (True, False):
+        fit(data, replace(design, standardise=asked), settings, tmp_path / str(asked), quiet=True)
+        policy = checkpoint.load(tmp_path / str(asked) / "checkpoint")[0]
+        kept[asked] = policy.memory.standard.state_dict()
+    fresh, some = new_policy(data, design, settings), windows(data, settings)
+    assert all(torch.equal(kept[False][name], value) for name, value in fresh.memory.standard.state_dict().items())
+    for rounds in (1, 2):
+        fresh.calibrate(some[step] for step in range(CALIBRATION_WINDOWS))
+        same = [torch.equal(kept[True][name], value) for name, value in fresh.memory.standard.state_dict().items()]
+        assert same == [rounds == 2] * 2
+
+
+def test_a_calibration_goes_on_until_enough_episodes_have_begun(data, monkeypatch):
+    seen, some = [], windows(data, replace(SETTINGS, ticks=1))
+    monkeypatch.setattr(Through, "calibrate", lambda policy, given: seen.append([w.first.sum() for w in given]))
+    monkeypatch.setattr("engram.train.CALIBRATION_WINDOWS", 1)
+    calibrate(fakes.policy(DESIGNS["gated"]), some, quiet=True)
+    assert seen[0] == seen[1]
+    assert sum(seen[0]) >= len(LENGTHS) > sum(seen[0][:-1])
+
+
+def test_a_killed_run_of_a_calibrated_memory_ends_with_the_same_bits(data, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, start="scratch", updates=6, save=2)
+
+    def sitting(out):
+        fit(data, Design(m=2, chunk=2, trained="all"), settings, out, quiet=True)
+
+    sitting(tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_log", dies_at(5, Run._log))
+        with pytest.raises(Killed):
+            sitting(tmp_path / "killed")
+    sitting(tmp_path / "killed")
+    assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
+
+
+def dies_at(step: int, log):
+    """`Run._log` that ends the sitting after so many updates."""
+
+    def dying(self, *arguments):
+        if self.step == step:
+            raise Killed
+        log(self, *arguments)
+
+    return dying
 
 
 def test_a_line_cut_short_by_the_kill_is_dropped(data, tmp_path, monkeypatch):
@@ -356,6 +408,7 @@ def test_the_published_choices():
     design, settings = published(Design(), Settings())
     assert (design.m, design.rule, design.tbptt, design.mask) == (64, "plain", 2, "full")
     assert (design.initial_std, design.read_scale, design.chunk, design.loss) == (0.02, 1.0, 8, "l1")
+    assert not design.standardise
     assert settings.ticks == design.tbptt
     kept = published(Design(m=64, tbptt=2, replan=4), Settings(lr=5e-4))
     assert kept == (replace(design, replan=4), replace(settings, lr=5e-4))

@@ -49,7 +49,7 @@ class Standard(nn.Module):
         self.spread.copy_(h_SMD.std(0, unbiased=False).clamp(min=SPREAD_FLOOR))
 
     def forward(self, h_BMD: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
-        """Hidden states of mean 0 and deviation 1."""
+        """Hidden states, centred and scaled."""
         return (h_BMD - self.centre) / self.spread
 
 

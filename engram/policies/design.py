@@ -25,9 +25,9 @@ class Design:
     read_scale: float = 4.0
     """recurrent: how many times larger than kept the memory enters the backbone, so that layers do not drown it
     (paper: 1)."""
-    standard: bool = True
-    """recurrent: hidden states are centred and scaled, by what they are on the first demonstrations, before they are
-    written (paper: no)."""
+    standardise: bool = True
+    """recurrent: before training, measure mean and deviation of the hidden states on demonstrations; they are centred
+    and scaled by them before they are written (paper: no)."""
     tbptt: int | None = None
     """recurrent: K, the ticks that a gradient may cross; None is the whole window."""
     frames: int = 4

@@ -8,7 +8,7 @@ from engram.settings import Settings
 
 # One optimizer step per window of K = 2 ticks: the published coupling.
 DESIGN = {
-    "memory": "recurrent", "m": 64, "rule": "plain", "initial_std": 0.02, "read_scale": 1.0, "standard": False,
+    "memory": "recurrent", "m": 64, "rule": "plain", "initial_std": 0.02, "read_scale": 1.0, "standardise": False,
     "tbptt": 2, "mask": "full", "trained": "language", "chunk": 8, "loss": "l1",
 }  # fmt: skip
 SETTINGS = {"ticks": 2}

@@ -11,7 +11,8 @@ this is the plain, memoryless policy. `tbptt` is K: gradients cross at most K ti
 Legend: B rows, T ticks, M memory tokens, D width, S samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from engram import carry as carries
 from engram.carry import Carry
-from engram.memory.recurrent import Recurrent, Standard
+from engram.memory.recurrent import Recurrent
 from engram.policies.base import Policy
 from engram.policies.trunk import Head, Keys, Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
@@ -57,14 +58,21 @@ class Through(Policy):
         self.place = nn.Parameter(question + 0.02 * torch.randn(slots, question.shape[1])) if slots else None
 
     @torch.no_grad()
-    def calibrate(self, windows: Sequence[Window]) -> None:
-        """Centre and scale what memory writes by the hidden states of consecutive windows, before training.
+    def calibrate(self, windows: Iterable[Window]) -> None:
+        """Centre and scale what memory writes by its hidden states on consecutive windows; padded ticks do not count.
 
-        Twice, as memory that is written otherwise gives other hidden states. Without a memory there is nothing to do.
+        Memory that is written otherwise gives other hidden states: do it twice. ValueError without a memory.
         """
-        if self.memory is not None:
-            for _ in range(2):
-                self.memory.standard.fit(self._hidden(self.memory.standard, windows))
+        if self.memory is None:
+            raise ValueError("calibrate: expected a policy with a memory, found none (m=0); leave it out")
+        hidden_SMD: list[Tensor] = []
+        carry: Carry | None = None
+        for window in windows:
+            carry = self.init(window.first.shape[0]) if carry is None else carry
+            with _inputs(self.memory.standard) as h_TBMD:
+                carry = self.loss(carry, window)[1]
+            hidden_SMD.append(torch.stack(h_TBMD, 1)[window.valid])
+        self.memory.standard.fit(torch.cat(hidden_SMD))
 
     def init(self, batch: int) -> Carry:
         return {} if self.memory is None else self.memory.init(batch)
@@ -101,17 +109,6 @@ class Through(Policy):
             keys = context.rows(use).join(made[use])
         loss = self.head.loss(self.trunk.backbone, keys, window)
         return loss, carry, {"loss": loss.detach()}
-
-    def _hidden(self, standard: Standard, windows: Sequence[Window]) -> Tensor:
-        """The hidden states (S,M,D) at memory positions, of all ticks that are no padding."""
-        seen: list[Tensor] = []
-        hook = standard.register_forward_hook(lambda module, args, out: seen.append(args[0]))
-        carry = self.init(windows[0].first.shape[0])
-        for window in windows:
-            carry = self.loss(carry, window)[1]
-        hook.remove()
-        valid = [tick_B for window in windows for tick_B in window.valid.unbind(1)]
-        return torch.cat(seen)[torch.cat(valid)]
 
     def _chain(self, carry: Carry, seen: Seen, window: Window) -> tuple[Carry, Keys]:
         """Full: the context pass tick by tick; the carry after the window, what each of its B*T ticks can attend to."""
@@ -171,3 +168,14 @@ class Through(Policy):
         if self.memory is None:
             return self.place.expand(len(tick_B), -1, -1)
         return self.memory.read(carry, nothing, tick_B)[0] + self.place
+
+
+@contextmanager
+def _inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What `module` is called with in here, call by call."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
