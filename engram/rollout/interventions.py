@@ -71,7 +71,7 @@ class Intervention:
 def zero(at: int | None = None) -> Intervention:
     """Memory is zero from `at` on: what the policy does with no memory but its own weights.
 
-    Where writes are standardised (`Design.standardise`) zero is also what memory was on average before training.
+    Where writes are standardised (`Design.standardise`) zero is also what was written on average before training.
     """
     return Intervention("zero", _zero, at)
 
