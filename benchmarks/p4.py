@@ -29,7 +29,7 @@ from engram.policies.build import Design
 from engram.policies.through import Through
 from engram.types import Observation, Window
 
-TITLE = "training window, mask full, over the plain loop"
+TITLE = "one training window, mask full: time of the plain loop over ours"
 AGAINST = ()
 BAR = Bar("more", 1.5)
 

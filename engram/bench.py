@@ -2,7 +2,7 @@
 
 A row is a module `benchmarks/pN.py` with `TITLE` (one line), `BAR` (a `Bar`), `AGAINST` (other baselines by name) and
 `measure() -> dict`, or `measure(against=NAME)` for those, whose result is the JSON line of the row. It asserts equality
-of what it compares before it times (specs/performance.md 0.2).
+of what it compares before it times. `engram bench` without a row lists them.
 """
 
 import gc
@@ -138,28 +138,32 @@ def load(row: str) -> ModuleType:
     known = rows()
     if row.upper() not in known:
         there = f"one of {', '.join(known)}" if known else "a clone of the repository, where benchmarks/ is"
-        raise ValueError(f"benchmark row: expected {there}, found {row!r}; choose a row, or all")
+        raise ValueError(f"benchmark row: expected {there}, found {row!r}; choose a row, or --all")
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return import_module(f"benchmarks.{row.lower()}")
 
 
-def run(row: str, as_json: bool = False, against: str | None = None) -> int:
-    """Measure a row (or "all") and print it; with `as_json` the last line of standard output is its JSON.
+def show() -> None:
+    """Print what each row measures and the bar it is judged by; nothing is timed."""
+    table = Table("row", "what", "bar", box=None)
+    for row in rows():
+        module = load(row)
+        table.add_row(row, module.TITLE, _bar(module.BAR.better, module.BAR.value))
+    Console().print(table)
 
-    `against` names another baseline where the row offers one, else ValueError. Returns the exit status: for "all" 1 if
-    a bar is missed.
+
+def run(row: str, as_json: bool = False, against: str | None = None) -> None:
+    """Measure a row and print it; with `as_json` the last line of standard output is its JSON.
+
+    `against` names another baseline where the row offers one, else ValueError.
     """
-    if row.lower() == "all":
-        _require_baseline(row, (), against)
-        return run_all(as_json)
     module = load(row)
     _require_baseline(row, module.AGAINST, against)
     result = {"row": row.upper(), **module.measure(**({} if against is None else {"against": against}))}
     Console(stderr=as_json).print(_table([result]))
     if as_json:
         print(json.dumps(result), flush=True)
-    return 0
 
 
 def _require_baseline(row: str, known: tuple[str, ...], against: str | None) -> None:
@@ -194,7 +198,10 @@ def _table(results: list[dict]) -> Table:
     table = Table("row", "what", "ratio", "min .. max", "95 % of median", "rounds", "bar", "met", box=None)
     for r in results:
         spread, interval = f"{r['min']:.2f} .. {r['max']:.2f}", "{:.3f} .. {:.3f}".format(*r["ci95"])
-        sign = ">=" if r["better"] == "more" else "<="
-        bar, met = f"{sign} {r['bar']}", "yes" if r["met"] else "NO"
+        bar, met = _bar(r["better"], r["bar"]), "yes" if r["met"] else "NO"
         table.add_row(r["row"], r["what"], f"{r['ratio']:.3f}", spread, interval, str(r["rounds"]), bar, met)
     return table
+
+
+def _bar(better: str, value: float) -> str:
+    return f"{'>=' if better == 'more' else '<='} {value}"

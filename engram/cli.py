@@ -184,10 +184,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Bench:
-    """Time one row of the performance score card (or all), side by side with a plain reference, equality first."""
+    """Time rows of the score card, each side by side with a plain reference, equality first; no row: list them."""
 
-    row: tyro.conf.Positional[str] = "all"
-    """P4, P7, P12, ...; "all" prints the score card."""
+    row: tyro.conf.Positional[str | None] = None
+    """P4, P7, P12, ..."""
+    all: bool = False
+    """Every row; exit status 1 if a bar is missed."""
     json: bool = False
     """Print the result as the last line, in JSON."""
     against: str | None = None
@@ -195,11 +197,16 @@ class Bench:
 
     def run(self) -> None:
         """Measure and print."""
-        from engram.bench import run
+        from engram import bench
 
-        options = {} if self.against is None else {"against": self.against}
-        if missed := run(self.row, self.json, **options):
-            sys.exit(missed)
+        if self.all and (self.row or self.against):
+            raise ValueError(f"--all: expected no row and no --against beside it, found {self.row or self.against!r}")
+        if self.all:
+            sys.exit(bench.run_all(self.json))
+        if self.row is None:
+            bench.show()
+        else:
+            bench.run(self.row, self.json, self.against)
 
 
 Command = Annotated[
@@ -227,6 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, SafetensorError) as error:
         _end(2, _sentence(error))
     except RuntimeError as error:
+        if not type(error).__module__.startswith("engram."):
+            raise  # a defect, likewise
         _end(1, f"{type(error).__name__}: {error}; set ENGRAM_TRACEBACK=1 to see where it comes from")
     except KeyboardInterrupt:
         _end(130, "stopped; the same command goes on from here")

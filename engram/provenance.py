@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
+DECIDES = ("engram", "recipes", "benchmarks", "pyproject.toml", "constraints.txt")  # of a checkout: what makes numbers
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU and of the period they are for
 
 
 def commit() -> str:
-    """Hash of the checked-out commit, '-dirty' if tracked files differ from it, 'unknown' outside a checkout.
+    """Hash of the checked-out commit, '-dirty' if files that can change a number differ, 'unknown' outside a checkout.
 
     A virtual environment may lie in the checkout of another project: this file must be one of those tracked there.
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return "unknown"
-    sha, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    root = Path(_git("rev-parse", "--show-toplevel") or ".")
+    decides = [str(root / name) for name in DECIDES]
+    sha, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no", "--", *decides)
     return "unknown" if sha is None else sha + ("-dirty" if dirty else "")
 
 

@@ -7,16 +7,13 @@ Every step is resumable and is skipped when it is done.
 """
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from engram import provenance
+from engram import provenance, walltime
 from engram.crew import Job, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import SPAN, collect
@@ -75,16 +72,18 @@ def quickstart(out: Path, updates: int | None = None, demos: int | None = None, 
 def run(plan: Plan, out: Path) -> dict:
     """What of the plan `out` does not hold yet, and its summary. ValueError if `out` holds another plan's policies."""
     settle(plan, out)
-    with timed(out):
+    with walltime.timed(out):
         make_demos(plan, out)
-    with timed(out):
+    with walltime.timed(out):
         training = learn(plan, out)
-    with timed(out):
+    with walltime.timed(out):
         film_looks(plan, out)
         results = measure(plan, out) | {
             "train_seconds": round(sum(run["train_seconds"] for run in training.values()), 1),
             "frames_per_second_train": round(training["mu_vla"]["frames_per_second"], 1),
             "training": training,
+            "command": command(plan),
+            "configuration": asdict(plan),
         }
     summary = stamped(out, results)
     publish(out, summary)
@@ -95,6 +94,13 @@ def settle(plan: Plan, out: Path) -> None:
     """Keep in `out` what decides the policies. ValueError if `out` holds those of another plan."""
     whole = asdict(plan)
     provenance.settle(out, {key: whole[key] for key in ("task", "demos", "settings", "designs")})
+
+
+def command(plan: Plan) -> str:
+    """What to type for this plan."""
+    asked, usual = ({"updates": p.settings.updates, "demos": p.demos, "episodes": p.episodes} for p in (plan, Plan()))
+    other = [f"--{name} {asked[name]}" for name in asked if asked[name] != usual[name]]
+    return f"make quickstart ARGS='{' '.join(other)}'" if other else "make quickstart"
 
 
 def make_demos(plan: Plan, out: Path) -> None:
@@ -175,22 +181,6 @@ def film_looks(plan: Plan, out: Path) -> None:
         film_attention(policy, partial(make, plan.task), TEST, film)
 
 
-@contextmanager
-def timed(out: Path) -> Iterator[None]:
-    """Adds the time spent in here to what earlier sittings spent, also when Ctrl-C or an error ends it."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        replace_text(out / "wall_seconds.json", json.dumps(spent(out) + time.perf_counter() - began) + "\n")
-
-
-def spent(out: Path) -> float:
-    """Wall time in seconds over all sittings of this run, but for stages that a kill cut short."""
-    file = out / "wall_seconds.json"
-    return json.loads(file.read_text()) if file.exists() else 0.0
-
-
 def stamped(out: Path, results: dict) -> dict:
     """The summary of these results: the one that `out` holds if it has the same, else a new one of this moment."""
     file, results = out / "summary.json", json.loads(json.dumps(results))
@@ -198,7 +188,7 @@ def stamped(out: Path, results: dict) -> dict:
     if before | results == before:
         return before
     return results | {
-        "wall_seconds": round(spent(out), 1),
+        "wall_seconds": round(walltime.spent(out), 1),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
@@ -222,7 +212,8 @@ def tabulate(out: Path, summary: dict) -> None:
     } | {"errors": sum(row["errors"] for _, _, row in shown)}
     chance, (first, last) = summary["chance"], summary["seeds"]["test"]
     notes = f"Test seeds {first}-{last}; one training seed; chance {chance['success']} ({chance['episodes']} episodes)."
-    write_result(out / "quickstart.json", "quickstart", "make quickstart", rows, summary["wall_seconds"], made, notes)
+    command, wall, asked = (summary[key] for key in ("command", "wall_seconds", "configuration"))
+    write_result(out / "quickstart.json", "quickstart", command, rows, wall, made, asked, notes)
 
 
 def publish(out: Path, summary: dict) -> None:

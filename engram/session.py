@@ -49,7 +49,7 @@ class Session:
     cursor    actions of the chunk that were played
     tick      control tick of the next observation
     drift     mean of 1 - cos over memory tokens between the last two ticks; None before the first tick and for a
-              policy without memory (specs/mu_vla.md section 2.4)
+              policy without memory (muVLA, arXiv 2606.12497: drift)
     """
 
     carry: Carry

@@ -16,17 +16,17 @@ class Settings:
     ticks: int | Literal["episode"] = "episode"
     """Ticks of a window; "episode": one whole episode in each row."""
     loader: Literal["episodic", "shuffled"] = "episodic"
-    """shuffled: independent frames, for policies without memory alone."""
+    """shuffled: independent frames; only for policies without memory."""
     start: Literal["pretrained", "scratch"] = "pretrained"
     """The weights to begin with: those that ship, or random ones."""
     seed: int = 0
-    """Of the random weights and of the order of the demonstrations."""
+    """Seed of the random weights and of the order of the demonstrations."""
     lr: float = 2e-3
     """Peak learning rate of AdamW; a cosine ends it at a tenth."""
     warmup: int = 50
     """Updates in which the learning rate rises."""
     weight_decay: float = 0.01
-    """Of matrices alone, never of the initial memory."""
+    """Weight decay, applied to matrices only and never to the initial memory."""
     clip: float = 1.0
     """Bound of the gradient norm (inf: none); the share of clipped steps is logged."""
     save: int = 100

@@ -1,12 +1,13 @@
-"""Intervals and tests for success rates: the few that evaluation needs, in plain Python.
+"""Intervals and tests for success rates: the few that evaluation needs.
 
 Every interval is two-sided; `confidence` is its coverage.
 """
 
 import math
-import random
 from collections.abc import Sequence
 from statistics import NormalDist, fmean
+
+import numpy as np
 
 Number = bool | int | float
 
@@ -47,32 +48,33 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     return min(1.0, 2 * tail)
 
 
-def cluster_bootstrap(
-    clusters: Sequence[Sequence[Number]], confidence: float = 0.95, draws: int = 2000, seed: int = 0
+def crossed_bootstrap(
+    outcomes_SE: Sequence[Sequence[bool]], confidence: float = 0.95, draws: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of outcomes that come in clusters (one cluster per training seed).
+    """Interval of the mean success of S training seeds, each tested on the same E episodes, in the same order.
 
-    Episodes of one trained policy share its luck, so clusters, not episodes, are drawn with replacement; the mean is
-    over all episodes drawn. With a handful of clusters the interval is too narrow rather than too wide: name their
-    number beside it. Deterministic for a seed.
-    Source: Davison & Hinkley, "Bootstrap Methods and their Application" (1997) section 3.8.
+    Episodes of one policy share its luck, and policies share the luck of the episodes: both are drawn with
+    replacement. A handful of training seeds makes such an interval too narrow, so it is widened where need be to that
+    of S * E independent episodes (`wilson`). Deterministic for a seed. ValueError unless every row has E >= 1.
+    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007) 386-411.
     """
-    sums = [(math.fsum(cluster), len(cluster)) for cluster in clusters]
-    if not sums or min(size for _, size in sums) == 0:
-        raise ValueError(f"expected at least one cluster and none empty, found sizes {[size for _, size in sums]}")
-    rng = random.Random(seed)
-    means = sorted(_pooled(rng.choices(sums, k=len(sums))) for _ in range(draws))
+    sizes = {len(row) for row in outcomes_SE}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"expected training seeds tested on the same episodes, found {sorted(sizes)} episodes each")
+    table_SE = np.array(outcomes_SE, np.int64)
+    rng, (seeds, episodes) = np.random.default_rng(seed), table_SE.shape
+    drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+    drawn_DE = rng.multinomial(episodes, np.full(episodes, 1 / episodes), draws)
+    means_D = ((drawn_DS @ table_SE) * drawn_DE).sum(1) / table_SE.size
     tail = (1 - confidence) / 2
-    return means[int(tail * (draws - 1))], means[math.ceil((1 - tail) * (draws - 1))]
+    low, high = np.quantile(means_D, [tail, 1 - tail]).tolist()
+    least, most = wilson(int(table_SE.sum()), table_SE.size, confidence)
+    return min(low, least), max(high, most)
 
 
 def mean(values: Sequence[Number]) -> float | None:
     """Arithmetic mean, None for no values: a share of nothing is not zero."""
     return fmean(values) if values else None
-
-
-def _pooled(sums: Sequence[tuple[float, int]]) -> float:
-    return math.fsum(total for total, _ in sums) / sum(size for _, size in sums)
 
 
 def _require_count(successes: int, episodes: int) -> None:

@@ -6,14 +6,13 @@ is balanced, and rewrites results/NAME.json and .md, in the current directory, a
 
 import json
 import runpy
-import time
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from engram import provenance
+from engram import provenance, walltime
 from engram.crew import Job, TrainingError, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
 from engram.demos import collect
@@ -25,7 +24,7 @@ from engram.rollout.chance import chance
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.records import read
 from engram.settings import Settings
-from engram.stats import cluster_bootstrap, wilson
+from engram.stats import crossed_bootstrap, wilson
 
 console = Console(stderr=True)
 RESULTS = Path("results")
@@ -50,7 +49,7 @@ class Study:
     tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed; tests are on the first
     arms      by name; every arm is trained for each of `seeds` (its Settings.seed) and compared with the first arm
     tests     evaluations of each policy: name -> knobs of the environment
-    episodes  test episodes, the same for all
+    episodes  test episodes, the same for all; chance is measured on `chance_episodes` of its own
     notes     what a reader of the table must know
     """
 
@@ -60,6 +59,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     demos: int = 300
     episodes: int = 100
+    chance_episodes: int = 1000
     knobs: dict = field(default_factory=dict)
     tests: dict[str, dict] = field(default_factory=lambda: {"": {}})
     notes: str = ""
@@ -92,7 +92,8 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
         console.rule(f"{study.name}: {', '.join(f'{name} seed {seed}' for name, seed in some)}")
         jobs = {f"{name} seed {seed}": _job(study, data, out, name, seed) for name, seed in some}
         try:
-            fit_all({name: job for name, job in jobs.items() if not trained(job)})
+            with walltime.timed(out):
+                fit_all({name: job for name, job in jobs.items() if not trained(job)})
         except (ValueError, TrainingError):
             _finish(study, jobs.values(), out, recipe, table)  # what did train is not lost
             raise
@@ -137,37 +138,36 @@ def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) 
 
 def _finish(study: Study, jobs: Iterable[Job], out: Path, recipe: Path, table: Path) -> None:
     """Test those of the jobs that are trained, and rewrite the table."""
-    for job in filter(trained, jobs):
-        _test(study, job)
+    with walltime.timed(out):
+        for job in filter(trained, jobs):
+            _test(study, job)
     _table(study, out, recipe, table)
 
 
 def _test(study: Study, job: Job) -> None:
     """The tests of one trained policy, its rows kept."""
-    began, rows = time.perf_counter(), []
-    training = counters(job)
+    rows, training = [], counters(job)
     for test, knobs in study.tests.items():
         seeds, file = range(TEST, TEST + study.episodes), _episodes(job.out, test)
         result = evaluate_checkpoint(job.out / "checkpoint", study.tasks[0], seeds, file, knobs=study.knobs | knobs)
         rows.append({"test": test, **result, **{key: training[key] for key in ("updates", "frames", "train_seconds")}})
-    seconds = round(training["train_seconds"] + time.perf_counter() - began, 1)
-    replace_text(job.out / "rows.json", json.dumps({"rows": rows, "seconds": seconds}) + "\n")
+    replace_text(job.out / "rows.json", json.dumps({"rows": rows}) + "\n")
 
 
 def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
-    """Per arm the mean with an interval clustered by training seed, then chance, then all rows there are."""
+    """Per arm the mean with an interval over training seeds and episodes, then chance, then all rows there are."""
     runs = sorted(_runs(study), key=lambda run: list(study.arms).index(run[0]))
     files = {run: _folder(out, *run) / "rows.json" for run in runs}
     kept = {run: json.loads(file.read_text()) for run, file in files.items() if file.exists()}
     tested = [row for result in kept.values() for row in result["rows"]]
     counters = {
         key: sum(row["counters"][key] for row in tested) for key in ("observations", "writes", "plans", "renders")
-    }
+    } | {"errors": sum(row["errors"] for row in tested)}
     rows = [mean for name in study.arms for test in study.tests for mean in _mean(study, out, name, test, kept)]
     rows += [_chance(study, out, test) for test in study.tests]
     rows += [_row(study, out, run, row) for run, result in kept.items() for row in result["rows"]]
-    seconds = sum(result["seconds"] for result in kept.values())
-    write_result(table, study.name, str(recipe), rows, seconds, counters, study.notes)
+    asked = asdict(study) | {"test_seeds": [TEST, TEST + study.episodes - 1]}
+    write_result(table, study.name, str(recipe), rows, walltime.spent(out), counters, asked, study.notes)
 
 
 def _row(study: Study, out: Path, run: tuple[str, int], row: dict) -> dict:
@@ -190,9 +190,10 @@ def _paired(study: Study, out: Path, run: tuple[str, int], test: str) -> float |
 
 
 def _chance(study: Study, out: Path, test: str) -> dict:
-    """The row of an expert that guesses, on the same test episodes."""
+    """The row of an expert that guesses, on episodes of its own: shared guesses would make all tests one sample."""
     task, knobs, file = study.tasks[0], study.knobs | study.tests[test], out / "chance" / f"{test or 'default'}.json"
-    result = chance(file, task, study.episodes, TEST, **knobs)
+    first = study.chance_episodes * list(study.tests).index(test)
+    result = chance(file, task, study.chance_episodes, first, **knobs)
     return {"policy": "chance", "train_seed": None, "task": task, "test": test, **result}
 
 
@@ -203,7 +204,7 @@ def _mean(study: Study, out: Path, name: str, test: str, kept: Container[tuple[s
     if not results:
         return
     successes, episodes = sum(map(sum, results)), sum(map(len, results))
-    ci95 = list(cluster_bootstrap(results)) if len(results) > 1 else list(wilson(successes, episodes))
+    ci95 = list(crossed_bootstrap(results)) if len(results) > 1 else list(wilson(successes, episodes))
     yield {
         "policy": name, "train_seed": "mean", "task": study.tasks[0], "test": test, "episodes": episodes,
         "successes": successes, "success": successes / episodes, "ci95": ci95,

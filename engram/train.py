@@ -61,12 +61,25 @@ CALIBRATION_WINDOWS, CALIBRATION_EPISODES = 8, 64  # at least so many, to centre
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
     """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
     require_whole_windows(design, settings)
+    about = data.identity()
+    refuse_other(out, identity(design, settings, about))  # before minutes of decoding
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
     if isinstance(policy, Through) and policy.memory is not None and design.standardise:
         calibrate(policy, windows, quiet)
-    about = {"frames": data.frames, "episodes": len(data.episodes), "tasks": sorted({e.task for e in data.episodes})}
     return train(policy, design, windows, settings, out, about, quiet)
+
+
+def identity(design: Design, settings: Settings, about: dict) -> dict:
+    """What decides the weights of a run; the same for every sitting."""
+    return {"settings": settings.identity(), "design": asdict(design), "data": about, "order": ORDER}
+
+
+def refuse_other(out: Path, expected: dict) -> None:
+    """ValueError if `out` holds the checkpoint of a run of another identity."""
+    file = out / "checkpoint" / "training.json"
+    if file.exists():
+        _require_same_run(json.loads(json.dumps(expected)), _read_state(file)["identity"], out)
 
 
 def keep_pages() -> None:
@@ -177,7 +190,7 @@ class Run:
 
     def __init__(self, policy: Policy, design: Design, settings: Settings, out: Path, about: dict):
         self.policy, self.design, self.settings, self.out = policy, design, settings, out
-        self.identity = {"settings": settings.identity(), "design": asdict(design), "data": about, "order": ORDER}
+        self.identity = identity(design, settings, about)
         self.names = [name for name, p in policy.named_parameters() if p.requires_grad]
         parameters = dict(policy.named_parameters())
         decay = [parameters[n] for n in self.names if parameters[n].ndim > 1 and "initial" not in n]
@@ -219,7 +232,7 @@ class Run:
         replace_text(path, json.dumps(config, indent=1) + "\n")
 
     def update(self, window: Window) -> float:
-        """One optimizer step on one window; returns the loss (read from the device only when it is logged)."""
+        """One optimizer step on one window; returns the loss."""
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -343,11 +356,15 @@ def _read_training(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, Ten
     if not path.is_file():
         do = "choose another folder or delete it"
         raise ValueError(f"{folder}: expected a run to go on with, found something else (no training.json); {do}")
+    weights, tensors = (checkpoint.read_tensors(folder / f"{name}.safetensors") for name in ("model", "training"))
+    return _read_state(path), weights, tensors
+
+
+def _read_state(path: Path) -> dict:
     try:
-        state = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, found {error}; the run is damaged, choose another folder") from error
-    return state, *(checkpoint.read_tensors(folder / f"{name}.safetensors") for name in ("model", "training"))
 
 
 def _board(settings: Settings, out: Path, step: int) -> AbstractContextManager["SummaryWriter | None"]:

@@ -30,6 +30,7 @@ def main(path: Path = Path("results/tabletop_audit.json")) -> None:
         rows,
         time.monotonic() - started,
         {"episodes": sum(row["episodes"] for row in rows)},
+        {"tasks": TASKS},
         NOTES,
     )
 

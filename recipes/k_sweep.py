@@ -1,7 +1,7 @@
 """Is it K, or is it the optimizer? muVLA's sweep over K on equal budgets, and again with the published coupling.
 
 The paper reports K = 2 far above K = 1 and K = 8. Its recipe takes one optimizer step per window of K ticks, so K also
-sets the frames per update and, at a fixed number of updates, the frames of the whole training (specs of muVLA, 1.6).
+sets the frames per update and, at a fixed number of updates, the frames of the whole training (its finetune.py).
 
 matched  K alone changes: windows of 16 ticks, one optimizer step each, gradients cut every K ticks; same frames
          (K=episode: a window is one whole episode, of about 12 ticks, so a quarter fewer)

@@ -24,6 +24,8 @@ from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
 from engram.policies.build import Design, build
 from engram.quickstart import Plan, settle
+from engram.rollout import EpisodeError
+from engram.rollout.checkpoint import evaluate_checkpoint
 
 SPEC = replace(fakes.SPEC, height=64, width=64)  # what the tabletop gives
 SMALL = ["--design.m=2", "--design.chunk=2", "--design.trained=all", "--settings.start=scratch"]
@@ -221,6 +223,10 @@ def test_an_evaluation_from_checkpoint_to_summary(policy, tmp_path, capsys):
     assert {**json.loads(capsys.readouterr().out), "seconds": 0} == {**summary, "seconds": 0}
     assert contents(policy.parent / "eval") == made
 
+    donors = policy.parent / f"eval/{swap}-donors.jsonl"
+    with pytest.raises(ValueError, match=r"donors .*: expected knobs {}, found {'cue_ticks': 1"):
+        evaluate_checkpoint(policy, "recall-color-3", range(2), intervention="swap", donors=donors)
+
 
 def test_other_settings_and_seeds_have_files_of_their_own(policy, monkeypatch):
     """More episodes have not: they are added to those of the same first seed."""
@@ -333,8 +339,8 @@ class TestSettings:
             ("--design.tbptt=0", r"K \(tbptt\): expected at least 1 tick, .* found 0"),
             ("--design.tbptt=-2", r"K \(tbptt\): expected at least 1 tick, .* found -2"),
             ("--design.m=-1", "m: expected 0 or more memory tokens, found -1; choose"),
-            ("--design.rule=medium", "memory rule: expected 'plain', 'gated' or an ema rate in .*, found 'medium'"),
-            ("--design.rule=1.5", "memory rule: expected .*, found 1.5"),
+            ("--design.rule=medium", "rule: expected 'plain', 'gated' or an ema rate in .*, found 'medium'"),
+            ("--design.rule=1.5", "rule: expected .*, found 1.5"),
             ("--design.frames=1", "frames: expected at least 2"),
             ("--design.chunk=0", "chunk: expected at least 1"),
             ("--design.replan=3", r"replan: expected 1 to 2 ticks \(the chunk\), found 3"),
@@ -526,7 +532,7 @@ def test_preset_of_the_paper(demos, tmp_path, capsys):
     asked = {"memory": "recurrent", "m": 64, "rule": "plain", "tbptt": 2, "mask": "full", "chunk": 8, "loss": "l1"}
     assert asked.items() <= config["design"].items()
     assert (config["settings"]["ticks"], config["settings"]["updates"]) == (2, 2)
-    assert config["data"] == {"frames": 7, "episodes": 2, "tasks": ["task 0", "task 1"]}
+    assert {"frames": 7, "episodes": 2, "tasks": ["task 0", "task 1"]}.items() <= config["data"].items()
     (sitting,) = config["sittings"]
     assert sitting["commit"]
     assert torch.__version__.startswith(sitting["versions"]["torch"].partition("+")[0])
@@ -551,6 +557,9 @@ class TestOtherCommands:
             (tmp_path / "recipe.py").write_text(text)
         assert re.search(rf"recipe.py: {expected}; see recipes/", refused("study", tmp_path / "recipe.py"))
 
+    def test_all_rows_and_one(self, refused):
+        assert refused("bench", "P4", "--all") == "--all: expected no row and no --against beside it, found 'P4'"
+
     def test_unknown_bench_row(self, refused):
         assert re.fullmatch(r"benchmark row: expected one of P4, .*, found 'P99'; choose .*", refused("bench", "P99"))
 
@@ -565,7 +574,7 @@ class TestOtherCommands:
 class TestTraceback:
     """Errors are one sentence, and whole for who asks."""
 
-    @pytest.fixture(params=[(ValueError("expected a, found b; do c"), 2), (RuntimeError("shapes do not fit"), 1)])
+    @pytest.fixture(params=[(ValueError("expected a, found b; do c"), 2), (EpisodeError("2 of 9 failed"), 1)])
     def error(self, request, monkeypatch) -> tuple[Exception, int]:
         def broken(*_, **__):
             raise request.param[0]
@@ -584,7 +593,15 @@ class TestTraceback:
         assert end.value.code == error[1]
         assert str(error[0]) in said.splitlines()[-1]
         assert ("in broken" in said) == (asked == "1")
-        assert ("set ENGRAM_TRACEBACK=1" in said) == isinstance(error[0], RuntimeError)
+        assert ("set ENGRAM_TRACEBACK=1" in said) == isinstance(error[0], EpisodeError)
+
+    def test_of_a_defect_is_never_hidden(self, monkeypatch):
+        def broken(*_, **__):
+            raise RuntimeError("shapes do not fit")
+
+        monkeypatch.setattr("engram.rollout.checkpoint.evaluate_checkpoint", broken)
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            main(["eval", "nowhere", "--task", "x"])
 
 
 class TestHelp:

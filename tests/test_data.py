@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +147,18 @@ def test_new_videos_are_decoded_anew(tmp_path, root):
     assert len(list((root / ".cache").rglob("base/*.npy"))) == 1
 
 
+def test_what_a_killed_process_left_of_its_images_is_removed(root, tmp_path):
+    folder = root / ".cache/engram/base"
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, written = folder / f"0.{gone.pid}.part", folder / f"1.{os.getpid()}.part"
+    left.touch()
+    written.touch()
+    Dataset(root).images("base")
+    assert (left.exists(), written.exists()) == (False, True)
+
+
 def test_several_data_sets_are_one(tmp_path, root):
     other = record(tmp_path / "other", (3, 6), first=1)
     both, one, two = Dataset(root, other), Dataset(root), Dataset(other)
@@ -213,9 +227,12 @@ def test_data_sets_that_differ_are_not_joined(tmp_path, root):
         Dataset(root, other)
 
 
-def test_a_policy_s_spec_is_required(root):
-    with pytest.raises(ValueError, match=r"expected cameras \('top',\), found \('base', 'wrist'\)"):
-        Dataset(root).require(replace(SPEC, cameras=("top",)))
+def test_an_identity_knows_the_order_of_its_data(tmp_path, root):
+    other = record(tmp_path / "other", (4, 3))
+    one, two = Dataset(root, other).identity(), Dataset(other, root).identity()
+    assert one["frames"] == two["frames"]
+    assert one["digest"] != two["digest"]
+    assert one == Dataset(root, other).identity()
 
 
 def test_the_previous_action_is_derived_where_it_is_missing(root):

@@ -125,7 +125,7 @@ def test_equal_frames_are_encoded_once(tmp_path):
     calls = []
     store = FeatureStore.build(data, encode, progress=lambda *call: calls.append(call))
     assert calls[-1] == (2, 2)
-    assert store.bytes == 2 * 9 * 2
+    assert store.values.nbytes == 2 * 9 * 2
     assert store[torch.tensor([[0, 17]])].dtype == torch.float32
 
 
@@ -134,7 +134,7 @@ def test_features_keep_what_their_dtype_can(data):
     half = FeatureStore.build(data, encode, batch=7)
     frames = torch.arange(data.frames)
     assert torch.allclose(half[frames], exact[frames], rtol=1e-3, atol=1e-3)
-    assert half.bytes * 2 == exact.bytes
+    assert half.values.nbytes * 2 == exact.values.nbytes
 
 
 def test_a_data_set_travels_as_its_path(data):

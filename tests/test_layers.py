@@ -1,4 +1,4 @@
-"""Imports point down: a module imports only from rooms of a lower level, or from its own (DESIGN.md section 3)."""
+"""Imports point down: a module imports only from rooms of a lower level, or from its own."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ ROOMS = (
     ("policies",),
     ("session",),
     ("train", "rollout", "demos", "report", "serve"),
-    ("crew",),
+    ("crew", "walltime"),
     ("study", "quickstart", "bench"),
     ("cli", "__main__"),
 )

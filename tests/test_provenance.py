@@ -22,6 +22,20 @@ def test_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path, monk
     assert provenance.commit() == (git(tmp_path, "rev-parse", "HEAD") if tracked else "unknown")
 
 
+@pytest.mark.parametrize(("changed", "mark"), [("engram/a.py", "-dirty"), ("results/a.md", ""), ("README.md", "")])
+def test_only_what_can_change_a_number_makes_it_dirty(tmp_path, monkeypatch, changed, mark):
+    """A study that rewrites its own table between two sittings does not."""
+    for name in ("engram/provenance.py", changed):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-q", "-m", "m")
+    (tmp_path / changed).write_text("after")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "engram" / "provenance.py"))
+    assert provenance.commit() == git(tmp_path, "rev-parse", "HEAD") + mark
+
+
 def git(folder, *arguments):
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

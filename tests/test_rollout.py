@@ -60,6 +60,10 @@ def test_two_policies_are_compared_on_the_same_episodes(tmp_path):
     run(CuePolicy(), tmp_path / "later.jsonl", seeds=range(60, 62))
     with pytest.raises(ValueError, match="0 common seeds"):
         compare(ours, tmp_path / "later.jsonl")
+    beside = theirs.with_suffix(".settings.json")
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"knobs": {"delay_ticks": 50}}))
+    with pytest.raises(ValueError, match="the same knobs of the environment, found {} and {'delay_ticks': 50}"):
+        compare(ours, theirs)
 
 
 @pytest.mark.parametrize("change", [interventions.zero(), interventions.noise(), interventions.reset()])
@@ -103,6 +107,14 @@ def test_after_a_swap_the_donor_is_followed(tmp_path):
     summary = run(CuePolicy(), tmp_path / "swap.jsonl", intervention=swap)
     assert (summary["donor_choice"], summary["success"]) == (1.0, 0.0)
     assert all(line["donor_answer"] != line["answer"] for line in read(tmp_path / "swap.jsonl"))
+
+
+def test_a_swap_without_a_donor_is_refused_before_it_is_played(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", seeds=range(6), keep_onset=True)
+    swap = interventions.swap(donors(tmp_path / "plain.jsonl"))
+    with pytest.raises(ValueError, match=r"a donor for each of 8 episodes, found none for seed 6 \(of 2\)"):
+        run(CuePolicy(), tmp_path / "swap.jsonl", seeds=range(8), intervention=swap)
+    assert not (tmp_path / "swap.jsonl").exists()
 
 
 def test_a_policy_without_memory_cannot_be_intervened_on(tmp_path):

@@ -1,12 +1,10 @@
 """Intervals and tests of success rates: known values, and what must hold for all of them."""
 
-from statistics import fmean
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.stats import cluster_bootstrap, mcnemar, mean, wilson
+from engram.stats import crossed_bootstrap, mcnemar, mean, wilson
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60)
@@ -68,25 +66,37 @@ def test_mcnemar_refuses_unpaired_outcomes():
         mcnemar([True], [True, False])
 
 
-@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), min_size=1, max_size=5))
-def test_bootstrap_holds_the_mean_and_stays_in_range(clusters):
-    low, high = cluster_bootstrap(clusters, draws=200)
-    means = [fmean(cluster) for cluster in clusters]
-    assert min(means) - 1e-12 <= low <= high <= max(means) + 1e-12
-    assert cluster_bootstrap(clusters, draws=200) == (low, high)
+tables = st.integers(1, 8).flatmap(
+    lambda e: st.lists(st.lists(st.booleans(), min_size=e, max_size=e), min_size=1, max_size=4)
+)
 
 
-def test_bootstrap_draws_clusters_and_not_episodes():
-    luck = [[1] * 100, [0] * 100, [1] * 100]  # 300 episodes, three policies: what differs is the policy
-    low, high = cluster_bootstrap(luck)
-    alone_low, alone_high = wilson(200, 300)
-    assert high - low > 3 * (alone_high - alone_low)
+@given(tables)
+def test_crossed_bootstrap_is_never_narrower_than_independent_episodes(table):
+    low, high = crossed_bootstrap(table, draws=200)
+    successes, episodes = sum(map(sum, table)), len(table) * len(table[0])
+    least, most = wilson(successes, episodes)
+    assert 0 <= low <= least <= successes / episodes <= most <= high <= 1
+    assert crossed_bootstrap(table, draws=200) == (low, high)
 
 
-@pytest.mark.parametrize("clusters", [[], [[1.0], []]])
-def test_bootstrap_refuses_nothing(clusters):
-    with pytest.raises(ValueError, match="at least one cluster and none empty"):
-        cluster_bootstrap(clusters)
+def test_crossed_bootstrap_draws_training_seeds_too():
+    luck = [[True] * 200, [False] * 200, [True] * 200]
+    low, high = crossed_bootstrap(luck)
+    assert (low, high) == (0.0, 1.0)
+
+
+def test_crossed_bootstrap_draws_episodes_too():
+    hard = [[True] * 3 + [False] * 3] * 50  # every policy fails on the same half: fifty of them tell no more than one
+    low, high = crossed_bootstrap(hard)
+    assert low < 0.2
+    assert high > 0.8
+
+
+@pytest.mark.parametrize("table", [[], [[]], [[True], [True, False]]])
+def test_crossed_bootstrap_refuses_what_is_no_table(table):
+    with pytest.raises(ValueError, match="tested on the same episodes"):
+        crossed_bootstrap(table)
 
 
 def test_mean_of_nothing_is_none():

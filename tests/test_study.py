@@ -9,12 +9,12 @@ import fakes
 import pytest
 from test_data import record
 
-from engram import study
+from engram import study, walltime
 from engram.data.lerobot import Dataset
 from engram.data.seeds import TEST
 from engram.policies.design import Design
 from engram.settings import Settings
-from engram.stats import cluster_bootstrap, mcnemar
+from engram.stats import crossed_bootstrap, mcnemar
 from engram.study import Arm, Study, run
 from engram.train import fit
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs the e
 TASK, COMMIT, RECIPE = "recall-color-3", "0123456789abcdef", Path("recipe.py")
 SETTINGS = Settings(updates=2, slots=2, ticks=3, start="scratch", tensorboard=False)
 ARMS = {name: Arm(Design(m=m, chunk=2, trained="all"), SETTINGS) for name, m in (("memory", 1), ("memoryless", 0))}
-SMALL = Study("small", (TASK,), ARMS, seeds=(0,), demos=2, episodes=1, knobs={"delay_ticks": (1, 2)}, notes="Small.")
+FEW = {"demos": 2, "episodes": 1, "chance_episodes": 9}
+SMALL = Study("small", (TASK,), ARMS, seeds=(0,), **FEW, knobs={"delay_ticks": (1, 2)}, notes="Small.")
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def test_a_study_from_training_to_table(out, monkeypatch, capsys):
     monkeypatch.setattr(study, "fit_all", here)
     table = run(SMALL, out, RECIPE)
     assert trained == ["memory seed 0", "memoryless seed 0"]
+    assert json.loads(table.read_text())["seconds"] == round(walltime.spent(out), 1) > 0
     result = json.loads(table.read_text())
     rows = [(row["policy"], row["train_seed"]) for row in result["rows"]]
     assert rows == [("memory", "mean"), ("memoryless", "mean"), ("chance", None), ("memory", 0), ("memoryless", 0)]
@@ -72,7 +74,8 @@ def finished(out, solved):
         row |= {"updates": 2, "frames": 7, "train_seconds": 1.5}
         (folder / "eval").mkdir(parents=True)
         (folder / "eval/default.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (folder / "rows.json").write_text(json.dumps({"rows": [row], "seconds": 2.0}))
+        (folder / "eval/default.settings.json").write_text(json.dumps({"knobs": {}}))
+        (folder / "rows.json").write_text(json.dumps({"rows": [row]}))
         (folder / "config.json").write_text(json.dumps({"sittings": [{"from_update": 0, "commit": COMMIT}]}))
 
 
@@ -91,10 +94,11 @@ def test_a_finished_study_called_again_is_a_table(out):
     assert rows[2]["paired_p"] < 0.05
     assert [row["trained_by"] for row in rows] == [[COMMIT[:12]]] * 4
     assert [row["success"] for row in means] == [14 / 16, 9 / 16]
-    assert means[1]["ci95"] == list(cluster_bootstrap([solved["memoryless", seed] for seed in (0, 1)]))
-    assert (guessed["policy"], guessed["episodes"]) == ("chance", 8)
-    assert result["seconds"] == 8.0
-    assert result["counters"] == {"observations": 36, "writes": 36, "plans": 36, "renders": 36}
+    assert means[1]["ci95"] == list(crossed_bootstrap([solved["memoryless", seed] for seed in (0, 1)]))
+    assert (guessed["policy"], guessed["episodes"]) == ("chance", 9)
+    assert result["counters"] == {"observations": 36, "writes": 36, "plans": 36, "renders": 36, "errors": 0}
+    assert result["configuration"]["arms"]["memoryless"]["settings"]["updates"] == 2
+    assert result["configuration"]["test_seeds"] == [TEST, TEST + 7]
 
 
 ARM = ARMS["memory"]

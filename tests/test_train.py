@@ -31,6 +31,7 @@ DESIGNS = {
     "last-frames": Design(memory="last-frames", frames=3, chunk=2),
 }
 SETTINGS = Settings(updates=12, slots=2, ticks=3, lr=3e-3, warmup=3, save=5, log=1, tensorboard=False)
+SCRATCH = Design(m=1, chunk=2, trained="all")
 ABOUT = {"frames": sum(LENGTHS)}
 
 
@@ -225,6 +226,15 @@ def test_a_run_of_another_design_or_data_is_refused(data, tmp_path):
     for design, about, other in ((Design(m=2, chunk=2), ABOUT, "design"), (DESIGNS["gated"], {"frames": 1}, "data")):
         with pytest.raises(ValueError, match=f"found a run with other {other}; choose"):
             train(fakes.policy(design), design, windows(data), SETTINGS, tmp_path, about, quiet=True)
+
+
+def test_data_sets_in_another_order_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    one, other = (record(tmp_path / name, first=i) for i, name in enumerate(("one", "other")))
+    short = replace(SETTINGS, updates=1, start="scratch")
+    fit(Dataset(one, other), SCRATCH, short, tmp_path / "run", quiet=True)
+    monkeypatch.setattr("engram.train.make_windows", None)
+    with pytest.raises(ValueError, match="found a run with other data; choose"):
+        fit(Dataset(other, one), SCRATCH, short, tmp_path / "run", quiet=True)
 
 
 def test_a_run_that_was_shown_the_data_in_another_order_is_refused(data, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """`tiny`: a vision-language backbone of 1 to 10 million parameters, laid out like the large ones.
 
 A convolutional vision tower gives 16 tokens a camera; they, proprioception and the words of the instruction are the
-context; memory and action tokens are slots (streams.py). Two context masks (specs of muVLA, decision 0002):
+context; memory and action tokens are slots (streams.py). Two context masks (decision 0002):
 
 full       context and memory see one another; the trunk runs once per control tick (the paper's mask).
 insulated  images and proprioception see one another, text sees text, neither sees memory: the trunk of a whole window
@@ -105,7 +105,7 @@ class Tiny(nn.Module):
     def text(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
         """Input tokens of the words, and which of them are no padding; S is the longest text's length."""
         ids = [word_ids(text) for text in instructions]
-        longest = max(len(row) - row.count(0) for row in ids)
+        longest = max(1, *(len(row) - row.count(0) for row in ids))  # a text without words is one of padding
         ids_BS = torch.tensor([row[:longest] for row in ids], device=self.place.device)
         return self.words(ids_BS) + self.word_place[:longest], ids_BS > 0
 

@@ -63,26 +63,21 @@ class FeatureStore:
         """Features of `frames`, float32."""
         return self.values[self.index[frames]].float()
 
-    @property
-    def bytes(self) -> int:
-        """What the values occupy."""
-        return self.values.numel() * self.values.element_size()
-
 
 def distinct(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Frames that differ: the first of each kind, int64 (U,) ascending, and for every frame its kind, int64 (F,)."""
     seen: dict[bytes, int] = {}
     kept: list[int] = []
     index = np.empty(dataset.frames, np.int64)
-    cameras = [dataset.images(camera) for camera in dataset.spec.cameras]
-    for frame in range(dataset.frames):
-        digest = hashlib.blake2b(dataset.state[frame].tobytes(), digest_size=16)
-        digest.update(dataset.task_index[frame].tobytes())
-        for images in cameras:
-            digest.update(images[frame])
-        index[frame] = seen.setdefault(digest.digest(), len(kept))
-        if index[frame] == len(kept):
-            kept.append(frame)
+    for start, length in zip(dataset.starts.tolist(), dataset.lengths.tolist(), strict=True):
+        frames = np.arange(start, start + length)  # an episode at a time: all images may not fit into memory
+        for frame, images in zip(frames.tolist(), dataset.pixels(frames), strict=True):
+            digest = hashlib.blake2b(dataset.state[frame].tobytes(), digest_size=16)
+            digest.update(dataset.task_index[frame].tobytes())
+            digest.update(images)
+            index[frame] = seen.setdefault(digest.digest(), len(kept))
+            if index[frame] == len(kept):
+                kept.append(frame)
     return np.array(kept), index
 
 

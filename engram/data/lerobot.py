@@ -1,5 +1,6 @@
 """Data sets in the LeRobotDataset v3.0 layout: checked when opened, random access to every frame afterwards."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from engram.data.pixels import Progress
 from engram.data.reader import Part, read
 from engram.data.video import VideoSettings
 from engram.data.writer import Writer
-from engram.types import Spec
 
 __all__ = ["DataError", "Dataset", "Episode", "VideoSettings", "Writer"]
 
@@ -73,9 +73,12 @@ class Dataset:
         places = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
         return [Episode(start, length, self.tasks[self.task_index[start]]) for start, length in places]
 
-    def require(self, spec: Spec) -> None:
-        """ValueError naming the first difference unless the data are what `spec` (a policy's) expects."""
-        spec.require(self.spec, str(self.roots[0]))
+    def identity(self) -> dict:
+        """Which data these are, in which order: counts for people, and a digest of all but the pixels."""
+        digest = hashlib.blake2b("\0".join(self.tasks).encode(), digest_size=16)
+        for values in (self.lengths, self.task_index, self.state, self.action, self.previous_action):
+            digest.update(values.tobytes())
+        return {"frames": self.frames, "episodes": len(self.lengths), "tasks": self.tasks, "digest": digest.hexdigest()}
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Decode all videos that are not in the cache yet, `progress(frames done, frames in all)` on the way."""

@@ -44,15 +44,26 @@ def _folder(root: Path) -> Path:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Drop images of videos that are no more. DataError if `size` bytes do not fit: a full disk under a memory map
-    would end the process without a word."""
+    """Drop images of videos that are no more, and what killed processes left of theirs. DataError if `size` bytes do
+    not fit: a full disk under a memory map would end the process without a word."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("*.npy"):
-        stale.unlink()
+    for stale in (*folder.glob("*.npy"), *(part for part in folder.glob("*.part") if not _being_written(part))):
+        stale.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     if free < size:
         do = "make room, or set XDG_CACHE_HOME to another disk and make the data read-only"
         raise DataError(folder, f"{size >> 20} MiB of free disk for decoded images", f"{free >> 20} MiB", do)
+
+
+def _being_written(part: Path) -> bool:
+    """Whether the process that a draft is named after is still there (its name is HASH.PID.part)."""
+    try:
+        os.kill(int(part.suffixes[-2][1:]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _fingerprint(clips: list[Clip], shape: tuple[int, ...]) -> str:

@@ -1,7 +1,8 @@
 """The order "before": frames are encoded without memory, all of a window in one batch; then the memory runs.
 
 Here it carries the two references beside muVLA: the first frame, or the last frames, shown to the policy next to the
-present one (specs of muVLA 2.1 and 5). At tick t the memory holds frames before t; the present frame is written after.
+present one (muVLA, arXiv 2606.12497, compares with the first). At tick t the memory holds frames before t; the present
+frame is written after.
 
 Legend: B rows, T ticks, N tokens of a frame, F frames kept, D width, L layers, X keys and values.
 """

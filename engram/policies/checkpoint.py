@@ -105,7 +105,7 @@ class Staged:
 def recover(folder: Path) -> None:
     """Undo half a replacement: a kill between the two renames of `Staged` leaves the previous folder under `.old`.
 
-    For who writes `folder` alone: done between the two renames of a living process, it makes the second one fail.
+    Only the process that writes `folder` may call this: during another's replacement it would break the second rename.
     """
     if _whole(folder) != folder:
         os.replace(_old(folder), folder)

@@ -41,20 +41,25 @@ class Design:
     replan: int = 1
     """Ticks between plans in deployment; 1 plans anew at every tick."""
     loss: Literal["huber", "l1", "l2"] = "huber"
-    """Of the action expert; l1 is the paper's."""
+    """Loss of the action expert; l1 is the paper's."""
     size: Literal["s", "m", "l"] = "s"
-    """Of the tiny backbone; pretrained weights ship for s."""
+    """Size of the tiny backbone; pretrained weights ship for s."""
 
     def __post_init__(self):
         require_choices(self)
         require("m", self.m, self.m >= 0, "0 or more memory tokens")
         require("initial_std", self.initial_std, 0 <= self.initial_std < math.inf, "a finite number, 0 or more")
+        require("rule", self.rule, _is_rule(self.rule), "'plain', 'gated' or an ema rate in [0, 1]")
         require("read_scale", self.read_scale, 0 < self.read_scale < math.inf, "a finite number above 0")
         sound = self.tbptt is None or self.tbptt >= 1
         require("K (tbptt)", self.tbptt, sound, "at least 1 tick, or none for the whole window")
         require("frames", self.frames, self.frames >= 2, "at least 2, the present one included")
         require("chunk", self.chunk, self.chunk >= 1, "at least 1 action")
         require("replan", self.replan, 1 <= self.replan <= self.chunk, f"1 to {self.chunk} ticks (the chunk)")
+
+
+def _is_rule(rule: float | str) -> bool:
+    return rule in ("plain", "gated") or (isinstance(rule, float) and 0 <= rule <= 1)
 
 
 def require_whole_windows(design: Design, settings: Settings) -> None:

@@ -61,7 +61,7 @@ class Through(Policy):
     def calibrate(self, windows: Iterable[Window]) -> None:
         """Centre and scale what memory writes by its hidden states on consecutive windows; padded ticks do not count.
 
-        Memory that is written otherwise gives other hidden states: do it twice. ValueError without a memory.
+        Changing what is written changes the hidden states, so call it twice. ValueError without a memory.
         """
         if self.memory is None:
             raise ValueError("calibrate: expected a policy with a memory, found none (m=0); leave it out")

@@ -14,8 +14,7 @@ from engram.report.table import cell
 from engram.report.theme import colour, label, percent, svg
 
 PROVENANCE = (
-    "commit", "seeds", "machine", "versions", "train_seconds", "wall_seconds", "frames_per_second_train", "counters",
-    "notes",
+    "commit", "seeds", "machine", "versions", "train_seconds", "wall_seconds", "frames_per_second_train", "notes",
 )  # fmt: skip
 VIDEO_BYTES = 3_500_000  # of mp4; with base64 the page stays under 5 MB
 
@@ -107,7 +106,6 @@ def _videos(run: Run) -> str:
         left -= size
         pairs.append(_pair(run, seed, clips))
     notes = [f"Left out to keep the page small: seed {s}." for s in skipped]
-    notes += [f"Listed but not found: {name}." for name in run.missing]
     trailer = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     return _section(title, f'{_player()}<div class="pairs">{"".join(pairs)}</div>{trailer}')
 
@@ -128,10 +126,9 @@ def _clip(clip: Json) -> str:
     verdict = f'<span class="{"good" if good else "bad"}">{"✓" if good else "✗"} {escape(choice)}</span>'
     outcome = "succeeds" if good else "fails"
     alt = f"Video: {label(clip['policy'])} on seed {clip['seed']}, {outcome}, {choice}"
-    caption = f"<br>{escape(clip['caption'])}" if clip.get("caption") else ""
     return (
         f'<figure class="clip">{_video(clip["path"], alt)}'
-        f"<figcaption><strong>{escape(label(clip['policy']))}</strong> {verdict}{caption}</figcaption></figure>"
+        f"<figcaption><strong>{escape(label(clip['policy']))}</strong> {verdict}</figcaption></figure>"
     )
 
 
@@ -260,7 +257,8 @@ def _shown(value: Any) -> str:
 
 
 def _repeat(run: Run) -> str:
-    sha = str(run.summary.get("commit", "")).removesuffix("-dirty")
-    default = ([f"git checkout {sha}"] if sha and sha != "unknown" else []) + ["make quickstart"]
-    commands = run.summary.get("commands") or default
-    return _section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>")
+    commit = str(run.summary.get("commit", "unknown"))
+    sha = commit.removesuffix("-dirty")
+    commands = ([f"git checkout {sha}"] if sha != "unknown" else []) + [run.summary.get("command", "make quickstart")]
+    changed = '<p class="note">Made with changes that were not committed.</p>' if sha != commit else ""
+    return _section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>{changed}")

@@ -3,8 +3,7 @@
 RUN/summary.json                      required; what `engram quickstart` measured
 RUN/POLICY/metrics.jsonl              training: {"step", "loss", ...} a line
 RUN/eval/*.jsonl                      evaluation: one episode a line
-RUN/videos/videos.json and *.mp4      [{"file", "policy", "seed", "success", "choice", "answer", "caption"}]
-RUN/eval/NAME.video/SEED.mp4          films of the episodes in NAME.jsonl; used where there is no videos.json
+RUN/eval/NAME.video/SEED.mp4          films of the episodes in NAME.jsonl
 RUN/videos/attention-*.mp4            overlays of where memory and action tokens look
 """
 
@@ -26,7 +25,6 @@ NAMES = {
 }  # fmt: skip
 METRICS: Kinds = {"step": NUMBER}
 EPISODE: Kinds = {"task": str, "policy": str, "seed": int, "ticks": object, "success": object}  # null after an error
-VIDEO: Kinds = {"file": str, "policy": str, "seed": int, "success": bool}
 OPTIONAL: Kinds = {
     "interventions": dict, "visible": dict, "delay_curve": list, "trained_delay": list, "paired": dict,
     "wall_seconds": NUMBER, "commit": str,
@@ -37,7 +35,7 @@ OPTIONAL: Kinds = {
 class Run:
     """Everything the report draws from. Parts that the run did not make are empty.
 
-    videos    as listed in the sidecar, each with the "path" of its file; `missing` names those without one
+    videos    {"policy", "seed", "success", "choice", "answer", "path" of its film}
     """
 
     path: Path
@@ -46,7 +44,6 @@ class Run:
     episodes: dict[EpisodeKey, list[Json]]
     videos: list[Json]
     attention: list[Path]
-    missing: list[str]
 
     @property
     def task(self) -> str:
@@ -75,16 +72,13 @@ class Run:
 def read(path: Path) -> Run:
     """Read a run directory; ValueError where `summary.json` is absent or not what the report needs."""
     summary = _summary(path / "summary.json")
-    listed = path / "videos" / "videos.json"
-    videos = _listed(listed) if listed.is_file() else list(_filmed(path / "eval", summary["task"]))
     return Run(
         path=path,
         summary=summary,
         metrics={file.parent.name: list(_lines(file, METRICS)) for file in sorted(path.glob("*/metrics.jsonl"))},
         episodes=_episodes(path / "eval"),
-        videos=[video for video in videos if video["path"].is_file()],
+        videos=list(_filmed(path / "eval", summary["task"])),
         attention=sorted((path / "videos").glob("attention-*.mp4")),
-        missing=[video["path"].name for video in videos if not video["path"].is_file()],
     )
 
 
@@ -155,18 +149,6 @@ def _episodes(folder: Path) -> dict[EpisodeKey, list[Json]]:
             key = (episode["task"], episode["policy"], episode.get("intervention") or "none")
             found.setdefault(key, []).append(episode)
     return found
-
-
-def _listed(sidecar: Path) -> list[Json]:
-    try:
-        videos = json.loads(sidecar.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{sidecar}: expected a JSON list of videos ({error}); delete it to do without") from None
-    if not isinstance(videos, list):
-        raise _wrong(str(sidecar), "a list of videos", videos)
-    for video in videos:
-        _require(str(sidecar), video, VIDEO)
-    return [video | {"path": sidecar.parent / video["file"]} for video in videos]
 
 
 def _filmed(folder: Path, task: str) -> Iterator[Json]:

@@ -11,13 +11,21 @@ Row = dict[str, Any]
 
 
 def write_result(
-    path: Path, name: str, recipe: str, rows: list[Row], seconds: float | int, counters: dict[str, int], notes: str = ""
+    path: Path,
+    name: str,
+    recipe: str,
+    rows: list[Row],
+    seconds: float | int,
+    counters: dict[str, int],
+    configuration: dict[str, Any],
+    notes: str = "",
 ) -> Path:
     """Write `path` (.json) and the Markdown table beside it; adds commit, versions and machine. Returns `path`.
 
-    rows      at least {"policy", "task", "train_seed", "episodes", "successes", "success", "ci95"} each
-    seconds   wall time of the whole experiment
-    counters  totals over all episodes (observations, writes, plans, resets, renders, errors)
+    rows           at least {"policy", "task", "train_seed", "episodes", "successes", "success", "ci95"} each
+    seconds        wall time of the whole experiment
+    counters       totals over all episodes (observations, writes, plans, renders, errors)
+    configuration  everything that was asked for, seeds included; in the JSON alone
     """
     if path.suffix != ".json":
         raise ValueError(f"{path}: expected a result file that ends in .json; the Markdown is written beside it")
@@ -32,6 +40,7 @@ def write_result(
         "seconds": round(seconds, 1),
         "rows": rows,
         "counters": counters,
+        "configuration": configuration,
         "notes": notes,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,13 @@ def headline(run: Run) -> str:
     if plain is None or memory is None:
         return f"Results on {run.task}"
     guesses = run.chance is not None and plain["success"] <= run.chance + GUESSING
-    if guesses and memory["success"] >= REMEMBERING:
+    solved = memory["success"] >= REMEMBERING
+    if guesses and solved:
         return "One guesses, one remembers"
     if interval(memory)[0] > interval(plain)[1]:
-        return "Memory helps, the task is not solved yet"
+        return "Memory helps" if solved else "Memory helps, the task is not solved yet"
+    if interval(memory)[1] < interval(plain)[0]:
+        return "Memory does harm here"
     return "No difference shown between memory and no memory"
 
 
@@ -67,7 +70,7 @@ def success_alt(run: Run) -> str:
 
 def intervention_alt(run: Run) -> str:
     """The interventions plot for those who hear the page."""
-    bars = [f"{title.lstrip('… ')} {percent(result['success'])}" for title, result, _ in intervention_rows(run)]
+    bars = [f"{title} {percent(result['success'])}" for title, result, _ in intervention_rows(run)]
     return f"Bar chart of success when memory is tampered with: {'; '.join(bars)}. {chance(run)}"
 
 

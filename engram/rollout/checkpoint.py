@@ -1,5 +1,6 @@
 """Evaluate what `engram train` made: load and play; for a swap first the episodes whose memories are given away."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -42,8 +43,9 @@ def evaluate_checkpoint(
     """The summary of `engram.rollout.evaluate` for the policy in `folder`.
 
     `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
-    checkpoint named after all that decides its episodes. For a swap, `donors` is an evaluation that kept its onsets
-    (`keep_onset`) and is played first if there is none. Raises ValueError for a wrong checkpoint, task, knob or name.
+    checkpoint named after all that decides its episodes. For a swap, `donors` is an evaluation of this checkpoint that
+    kept its onsets (`keep_onset`); without one it is played first. Raises ValueError for a wrong checkpoint, task, knob
+    or name, and for donors of another policy or other knobs.
     """
     policy, change = _load(folder, replan), _change(intervention, at)
     name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
@@ -56,8 +58,18 @@ def evaluate_checkpoint(
         if donors is None:
             donors = out.with_name(out.stem + "-donors.jsonl")
             play(donors, keep_onset=True)
+        _require_donors_of(policy, knobs, donors)
         change = replace(change, donors=records.donors(donors))
     return play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+
+
+def _require_donors_of(policy: Policy, knobs: dict, donors: Path) -> None:
+    """ValueError unless the memories in `donors` are this policy's, of the same environment."""
+    made = records.settings(donors)
+    for key, asked in (("policy_sha256", records.fingerprint(policy)), ("knobs", json.loads(json.dumps(knobs)))):
+        if made[key] != asked:
+            do = "give an evaluation of this checkpoint, or none"
+            raise ValueError(f"donors {donors}: expected {key} {asked}, found {made[key]}; {do}")
 
 
 def _load(folder: Path, replan: int | None) -> Policy:

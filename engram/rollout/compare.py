@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engram.rollout.records import read
+from engram.rollout.records import read, settings
 from engram.stats import mcnemar
 
 
@@ -11,9 +11,14 @@ def compare(ours: Path, theirs: Path) -> dict:
 
     Returns their `episodes`, the `difference` of success rates (ours minus theirs), the numbers of episodes that
     `ours_only` and `theirs_only` solved, and the two-sided exact `p` of McNemar's test. Raises ValueError when the
-    files share no episode or hold different tasks.
+    files share no episode or hold episodes of different tasks or knobs.
     """
-    a, b = _outcomes(ours), _outcomes(theirs)
+    a, b, (our_knobs, their_knobs) = _outcomes(ours), _outcomes(theirs), (settings(ours), settings(theirs))
+    if our_knobs["knobs"] != their_knobs["knobs"]:
+        raise ValueError(
+            f"{ours} and {theirs}: expected the same knobs of the environment, found {our_knobs['knobs']} and "
+            f"{their_knobs['knobs']}; evaluate both policies on the same environment"
+        )
     seeds = sorted(a.keys() & b.keys())
     tasks = {line["task"] for line in (*a.values(), *b.values())}
     if not seeds or len(tasks) > 1:

@@ -55,6 +55,7 @@ def evaluate(
     proof = {"policy_sha256": fingerprint(policy), "knobs": knobs, "replan": policy.replan}
     make_one = partial(make, task, **knobs)
     require_possible(policy, intervention, seeds, lanes, workers, video_first)
+    _require_donors(intervention, seeds)
     if not out.exists():
         _require_fit(policy, make_one, task)  # before the first file, as all that can be wrong in a call
     done = resume(out, names | proof | {"keep_onset": keep_onset})
@@ -84,6 +85,14 @@ def require_possible(
         raise ValueError("seeds: expected at least one episode, found none; ask for 1 or more")
     if min(seeds) < 0:
         raise ValueError(f"seeds: expected 0 or more, found {min(seeds)}; give another first seed")
+
+
+def _require_donors(intervention: Intervention | None, seeds: Sequence[int]) -> None:
+    """ValueError unless, in a swap, every episode has another whose memory it is given."""
+    donors = None if intervention is None else intervention.donors
+    if donors is not None and (lacking := [seed for seed in seeds if seed not in donors]):
+        expected = f"a donor for each of {len(seeds)} episodes, found none for seed {lacking[0]}"
+        raise ValueError(f"swap: expected {expected} (of {len(lacking)}); evaluate these seeds with keep_onset first")
 
 
 def summarise(episodes: Sequence[Record]) -> dict:

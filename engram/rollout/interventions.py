@@ -8,7 +8,7 @@ plan is forced, and the counters stay those of an untouched episode. An episode 
 its outcome is that of an untouched one, and must not count under the name of the intervention.
 
 Zero and noise change floating-point entries; clocks, pointers and validity flags stay, so that the policy still reads
-the same slots. The others replace every `memory/` entry. Protocol: specs/mu_vla.md section 2.4.
+the same slots. The others replace every `memory/` entry. Source of noise: muVLA, arXiv 2606.12497.
 """
 
 from collections.abc import Callable, Mapping

@@ -36,17 +36,17 @@ def fingerprint(policy: Policy) -> str:
     return digest.hexdigest()
 
 
-def resume(path: Path, settings: Mapping[str, object]) -> dict[int, dict]:
+def resume(path: Path, asked: Mapping[str, object]) -> dict[int, dict]:
     """The finished episodes of `path` by seed, ready to be appended to; none for a new file.
 
     Lines of episodes that ended in an error are dropped: they are tried again. Raises ValueError when the file was
     made with other settings, naming them.
     """
-    expected = json.loads(json.dumps(settings))
+    expected = json.loads(json.dumps(asked))
     beside = path.with_suffix(".settings.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        _require_same(path, beside, expected)
+        _require_same(path, expected)
     else:
         _clear(path)
         replace_text(beside, json.dumps(expected, indent=1) + "\n")
@@ -68,6 +68,14 @@ def read(path: Path) -> list[dict]:
     if not path.is_file():
         raise ValueError(f"expected the episodes of an evaluation at {path}, found no file; run `engram eval` first")
     return sorted(_lines(path), key=lambda line: line["seed"])
+
+
+def settings(path: Path) -> dict:
+    """What the episodes of `path` were made with. Raises ValueError when there is no such file."""
+    beside = path.with_suffix(".settings.json")
+    if not beside.is_file():
+        raise ValueError(f"{path}: expected its settings in {beside}, found no file; choose a new file for results")
+    return json.loads(beside.read_text(encoding="utf-8"))
 
 
 def save_onset(path: Path, seed: int, memory: Carry) -> None:
@@ -110,14 +118,12 @@ def _lines(path: Path) -> Iterator[dict]:
             ) from error
 
 
-def _require_same(path: Path, beside: Path, settings: dict) -> None:
-    if not beside.is_file():
-        raise ValueError(f"{path}: expected its settings in {beside}, found no file; choose a new file for results")
-    found = json.loads(beside.read_text(encoding="utf-8"))
-    other = {key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key)}
+def _require_same(path: Path, expected: dict) -> None:
+    found = settings(path)
+    other = {key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)}
     if other:
         key = min(other)
         raise ValueError(
-            f"{path} holds episodes of another setting: expected {key} {settings.get(key)!r}, found {found.get(key)!r}"
+            f"{path} holds episodes of another setting: expected {key} {expected.get(key)!r}, found {found.get(key)!r}"
             f" (of {len(other)} that differ: {', '.join(sorted(other))}); choose a new file or remove this one"
         )

@@ -94,10 +94,6 @@ class Table:
         pair = contact.geom[contact.dist.argmin()]
         return self._color[next(int(geom) for geom in pair if int(geom) in self._color)]
 
-    def depth(self) -> float:
-        """How far, in metres, the hand is inside a cube; 0 when it touches none."""
-        return float(-self.data.contact.dist.min()) if self.data.ncon else 0.0
-
     def images(self) -> dict[str, np.ndarray]:
         """Pictures of the robot's cameras, uint8 (size, size, 3); drawn anew only if something has changed."""
         state = b"".join(part.tobytes() for part in (self.data.qpos, self.data.mocap_pos, self.model.geom_rgba))
