@@ -2,7 +2,7 @@
 
 A session is a carry row, the chunk being played and a few counters. Nothing of it lives on the policy and a step
 returns new sessions, so that keeping a session is a snapshot, stepping it twice is a fork, and any group of sessions
-of one policy may share a forward pass. Evaluation (`engram.rollout`) and the server use the same `step`.
+of one policy may share a forward pass. Evaluation (`engram.rollout`) uses this `step`, and so will the server.
 
 Legend: B sessions, A action, N chunk length, M memory tokens, D width.
 """

@@ -1,20 +1,17 @@
 """More colours, longer waits: one policy for recall-color-5 and -9, trained on delays up to 20 ticks, tested up to 100.
 
-The quickstart's recipe on more demonstrations and more updates. recall-color-3 is among the demonstrations, because
-with few colours the use of memory is found early (dev/LOG.md). Delays beyond 20 are never trained on: what holds there
-is what the write holds.
+The quickstart's recipe on more demonstrations and more updates, with the gated write and with the paper's plain one.
+recall-color-3 is among the demonstrations, because with few colours the use of memory is found early (dev/LOG.md).
+Delays beyond 20 are never trained on: what holds there is what the write holds.
 
     engram study recipes/recall_long.py
 """
-
-from typing import Any
 
 from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-LONGER = Settings(updates=3000, slots=16)
-RAW: dict[str, Any] = {"standardise": False, "read_scale": 1.0}  # from before decision 0007
+LONGER = Settings(updates=2000, slots=16)
 TRAINED = {"delay_ticks": (0, 20)}
 DELAYS = (50, 100)
 
@@ -22,8 +19,8 @@ STUDY = Study(
     name="recall_long",
     tasks=("recall-color-5", "recall-color-9", "recall-color-3"),
     arms={
-        "muVLA gated": Arm(Design(m=4, **RAW), LONGER),
-        "muVLA plain": Arm(Design(m=4, rule="plain", **RAW), LONGER),
+        "muVLA gated": Arm(Design(), LONGER),
+        "muVLA plain": Arm(Design(rule="plain"), LONGER),
         "memoryless": Arm(Design(m=0), LONGER),
     },
     seeds=(0,),
@@ -35,6 +32,5 @@ STUDY = Study(
         for colors in (5, 9)
         for name, knobs in {"0-20": TRAINED, **{str(ticks): {"delay_ticks": ticks} for ticks in DELAYS}}.items()
     },
-    notes="One policy for all; hidden states written and read as they are; insulated mask, frozen trunk, "
-    "whole-episode gradients, one training seed.",
+    notes="One policy for all; insulated mask, frozen trunk, whole-episode gradients, one training seed.",
 )
