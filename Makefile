@@ -1,10 +1,13 @@
 # Two commands: `make quickstart` (the main job) and `make test`. Each does all of its own set-up.
 # PYTHON=python3.12 chooses the interpreter that .venv is made with; ARGS=... goes to the command that is run.
-.PHONY: quickstart test check format clean setup
+.PHONY: quickstart mikasa test check format clean setup
 .DEFAULT_GOAL := help
 
 quickstart: setup  ## demonstrations, training, evaluation and report, in one go
 	@.venv/bin/engram quickstart $(ARGS)
+
+mikasa: setup  ## what the benchmark MIKASA-Robo needs, proved with one rendered episode
+	@scripts/mikasa.sh
 
 test: setup  ## the whole test suite
 	@.venv/bin/python -m pytest $(ARGS)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import engram
+from engram import envs
 from engram.data.layout import DataError
 from engram.data.seeds import DEMOS, VALIDATION
 from engram.data.writer import Writer
-from engram.envs import tabletop
-from engram.envs.tabletop import scene
+from engram.envs.noise import Noise
 from engram.files import replace_text
 from engram.types import Spec
 
+Expert = Callable[[gymnasium.Env], np.ndarray]  # from an environment to an action, float32 (A,)
 SPAN = 100_000  # environment seeds that one `seed` of `collect` has to itself
 
 
@@ -43,10 +44,10 @@ class Collected:
 def collect(
     task: str, episodes: int, out: Path | str, seed: int = 0, noise: float = 0.3, workers: int = 2, **knobs: Any
 ) -> Collected:
-    """Record `episodes` successes of the expert on a tabletop task as a data set at `out`.
+    """Record `episodes` successes of a task's expert as a data set at `out`.
 
     Args:
-        task: a name of `engram.envs.tabletop.TASKS`; `knobs` change its settings.
+        task: a name that `engram.envs.make` knows; `knobs` change its settings.
         episodes: successes to keep: those of the first environment seeds that succeed.
         out: directory to make; refused if it exists.
         seed: 0 to 9; environment seeds count from `DEMOS + seed * 100_000`.
@@ -60,7 +61,7 @@ def collect(
     """
     out = Path(out)
     _check(episodes, seed, workers, out)
-    with tabletop.make(task, **knobs) as env:  # names an unknown task or knob before anything is written
+    with envs.make(task, **knobs) as env:  # names an unknown task or knob before anything is written
         spec = spec_of(env)
     shards = _shards(out, {"task": task, "knobs": knobs, "noise": noise, "engram": engram.__version__})
     first = DEMOS + seed * SPAN
@@ -82,23 +83,21 @@ def collect(
     return Collected(kept, dropped, frames)
 
 
-def play(env: gymnasium.Env, seed: int, noise: float) -> dict[str, Any] | None:
-    """One episode of the expert, or None if it failed.
+def play(env: gymnasium.Env, act: Expert, seed: int, noise: float) -> dict[str, Any] | None:
+    """One episode of the expert `act`, or None if it failed.
 
     Arrays by tick: `image.CAMERA` uint8 (T, H, W, 3), `state` float32 (T, P), `action` and `previous_action` float32
     (T, A); and `task`, the instruction. The observation after the last action is not part of it: nothing is done there.
     """
-    # Here and not above: it loads MuJoCo, which is optional and takes a second, and naming the command should not.
-    from engram.envs.tabletop.expert import Noise, expert_action
-
     disturb = Noise(np.random.default_rng([seed, 1]), noise)  # not the environment's own draws, whatever those are
     observation, info = env.reset(seed=seed)
     executed = np.zeros(env.action_space.shape or (), np.float32)
     rows: list[dict[str, np.ndarray]] = []
+    cameras = spec_of(env).cameras
     over = False
     while not over:
-        wanted = expert_action(env)
-        images = {f"image.{camera}": observation[camera] for camera in tabletop.CAMERAS}
+        wanted = act(env)
+        images = {f"image.{camera}": observation[camera] for camera in cameras}
         rows.append({**images, "state": observation["proprio"], "action": wanted, "previous_action": executed})
         executed = disturb(wanted)
         observation, _, terminated, truncated, info = env.step(executed)
@@ -109,14 +108,14 @@ def play(env: gymnasium.Env, seed: int, noise: float) -> dict[str, Any] | None:
 
 
 def spec_of(env: gymnasium.Env) -> Spec:
-    """What an environment gives, from its spaces: cameras are its image observations."""
+    """What an environment gives, from its spaces: cameras are all that is not proprioception."""
     spaces = env.observation_space
     assert isinstance(spaces, gymnasium.spaces.Dict)
-    cameras = tuple(name for name in tabletop.CAMERAS if name in spaces.spaces)
+    cameras = tuple(name for name in spaces.spaces if name != "proprio")
     shape = {name: space.shape or () for name, space in spaces.items()}
     height, width, _ = shape[cameras[0]]
     actions = env.action_space.shape or ()
-    return Spec(cameras, height, width, shape["proprio"][0], actions[0], float(scene.CONTROL_HZ))
+    return Spec(cameras, height, width, shape["proprio"][0], actions[0], float(env.metadata["render_fps"]))
 
 
 def _check(episodes: int, seed: int, workers: int, out: Path) -> None:
@@ -165,16 +164,16 @@ def _play(
             pool.shutdown(cancel_futures=True)
 
 
-_worker: tuple[gymnasium.Env, float, Path]  # of a worker process, kept between episodes: its own simulator
+_worker: tuple[gymnasium.Env, Expert, float, Path]  # of a worker process, kept between episodes: its own simulator
 
 
 def _enter(task: str, knobs: dict, noise: float, shards: Path) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    env = tabletop.make(task, **knobs)
+    env = envs.make(task, **knobs)
     atexit.register(env.close)  # rendering contexts must go before the interpreter does
-    _worker = (env, noise, shards)
+    _worker = (env, envs.expert(task), noise, shards)
 
 
 def _end_with_parent() -> None:
@@ -187,11 +186,11 @@ def _end_with_parent() -> None:
 
 def _episode(seed: int) -> Path | None:
     """Play one seed, or find it played: its file, or None if the expert failed."""
-    env, noise, shards = _worker
+    env, act, noise, shards = _worker
     path, failed = shards / f"{seed}.npz", shards / f"{seed}.failed"
     if path.exists() or failed.exists():
         return path if path.exists() else None
-    episode = play(env, seed, noise)
+    episode = play(env, act, seed, noise)
     if episode is None:
         failed.touch()
         return None

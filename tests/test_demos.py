@@ -40,7 +40,7 @@ def test_a_demonstration_is_what_the_expert_wanted(root):
     data = Dataset(root)
     with tabletop.make(TASK) as env:
         assert data.spec == spec_of(env)
-        episodes = [play(env, DEMOS + number, noise=0.3) for number in range(EPISODES)]
+        episodes = [play(env, expert_action, DEMOS + number, noise=0.3) for number in range(EPISODES)]
     for key in ("state", "action", "previous_action"):
         np.testing.assert_array_equal(getattr(data, key), np.concatenate([episode[key] for episode in episodes]))
     for camera in data.spec.cameras:
@@ -99,7 +99,7 @@ def test_episodes_of_other_settings_are_not_mixed_in(tmp_path):
 
 def test_a_failed_episode_is_none():
     with tabletop.make(TASK, limit=1) as env:
-        assert play(env, DEMOS, noise=0.0) is None
+        assert play(env, expert_action, DEMOS, noise=0.0) is None
 
 
 def test_an_expert_that_fails_is_an_error(tmp_path):

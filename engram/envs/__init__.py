@@ -1,1 +1,36 @@
-"""Environments: a simulator behind the gymnasium interface. Nothing is learned here and torch is never imported."""
+"""Simulated tasks by name, each with a scripted expert: NAME is the tabletop's, mikasa/NAME is MIKASA-Robo-VLA's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+MIKASA = "mikasa/"
+
+
+def make(name: str, **knobs: Any) -> gymnasium.Env:
+    """The environment of a task, some of its knobs turned.
+
+    Raises ValueError for an unknown task or knob, naming the nearest, and ImportError for a simulator that is not
+    installed, with the command that installs it.
+    """
+    # Here and not above: simulators take seconds to load, and naming a task should not load those of others.
+    if name.startswith(MIKASA):
+        from engram.envs import mikasa
+
+        return mikasa.make(name.removeprefix(MIKASA), **knobs)
+    from engram.envs import tabletop
+
+    return tabletop.make(name, **knobs)
+
+
+def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:
+    """What plays a task: from its environment to an action, float32 (A,). Privileged: it knows the answer."""
+    if name.startswith(MIKASA):
+        from engram.envs.mikasa.experts import play
+
+        return play
+    from engram.envs.tabletop.expert import expert_action
+
+    return expert_action

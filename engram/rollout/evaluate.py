@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Dict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from engram.envs import tabletop
+from engram.envs import make as make_task
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
 from engram.rollout.episodes import CounterError, EpisodeError, Record, play, require_memory
@@ -38,7 +38,7 @@ def evaluate(
     workers: int = 2,
     video_first: int = 0,
     progress: bool = True,
-    make: Callable[..., gymnasium.Env] = tabletop.make,
+    make: Callable[..., gymnasium.Env] = make_task,
 ) -> dict:
     """Play one episode of `task` per seed, append each to `out` (JSONL), and return the summary over these seeds.
 

@@ -1,10 +1,11 @@
 """The embedded default: a MuJoCo table with an arm, two cameras and tasks whose answer is no longer in view."""
 
-import difflib
 import inspect
 from typing import Any
 
 import gymnasium
+
+from engram.envs.unknown import unknown
 
 CAMERAS = ("base", "wrist")
 TASKS: dict[str, dict[str, Any]] = {
@@ -23,15 +24,9 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
     from engram.envs.tabletop.recall import Recall
 
     if name not in TASKS:
-        raise ValueError(_unknown("environment", name, TASKS))
+        raise ValueError(unknown("environment", name, TASKS))
     known = inspect.signature(Recall).parameters
     for knob in knobs:
         if knob not in known:
-            raise ValueError(_unknown(f"knob of {name}", knob, known))
+            raise ValueError(unknown(f"knob of {name}", knob, known))
     return Recall(**{**TASKS[name], **knobs})
-
-
-def _unknown(what: str, found: str, known) -> str:
-    near = difflib.get_close_matches(found, list(known), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-    return f"unknown {what}: expected one of {', '.join(known)}, found {found}; {hint}"

@@ -1,0 +1,58 @@
+"""MIKASA-Robo-VLA, the benchmark of the papers that measure memory: its tasks by name, its groups, its protocol.
+
+What it needs beside Engram is installed by `make mikasa`. Task lists: muVLA, Table 1, as in specs/mu_vla.md 2.1 and
+3.1; the canonical five: the MemoryVLA papers.
+"""
+
+import importlib.util
+from typing import Any
+
+import gymnasium
+
+from engram.envs.unknown import unknown
+
+CAMERAS = ("base", "wrist")
+FIRST_SEED = 4_242_424_242  # the protocol's: episode i has this seed + i
+EPISODES = 100
+
+REMEMBER = tuple(
+    f"{kind}{count}"
+    for kind, counts in (
+        ("RememberColor", ("3", "5", "9")),
+        ("RememberShape", ("3", "5", "9")),
+        ("RememberShapeAndColor", ("3x2", "3x3", "5x3")),
+        ("FindImposterColor", ("3", "5", "9")),
+        ("FindImposterShape", ("3", "5", "9")),
+        ("FindImposterShapeAndColor", ("3x2", "3x3", "5x3")),
+    )
+    for count in counts
+)
+INTERCEPT = tuple(f"{kind}{speed}" for kind in ("Intercept", "InterceptGrab") for speed in ("Slow", "Medium", "Fast"))
+ROTATE = tuple(f"Rotate{kind}{sign}" for kind in ("Lenient", "Strict") for sign in ("Pos", "PosNeg"))
+SHELL = ("ShellGameTouch", "ShellGamePush", "ShellGamePick")
+TASKS = (*REMEMBER, *INTERCEPT, *ROTATE, "TakeItBack", *SHELL)
+
+TRAIN = ("ShellGamePush", "InterceptMedium", "RememberColor5", "TakeItBack", "RememberShapeAndColor3x3")
+MATCHED = (
+    *("ShellGameTouch", "ShellGamePick", "InterceptSlow", "InterceptFast"),
+    *("InterceptGrabSlow", "InterceptGrabMedium", "InterceptGrabFast"),
+    *("RememberColor3", "RememberColor9", "RememberShapeAndColor3x2", "RememberShapeAndColor5x3"),
+)
+NOVEL = ("RememberShape3", "RememberShape5", "RememberShape9", *ROTATE)
+GROUPS = {"train": TRAIN, "matched": MATCHED, "novel": NOVEL}
+CANONICAL = ("ShellGameTouch", "InterceptMedium", "RememberColor3", "RememberColor5", "RememberColor9")
+
+
+def make(name: str, **knobs: Any) -> gymnasium.Env:
+    """The environment of a task (engram/envs/mikasa/task.py names the knobs).
+
+    Raises ValueError for an unknown task, naming the nearest, and ImportError when the benchmark is not installed.
+    """
+    if name not in TASKS:
+        raise ValueError(unknown("MIKASA-Robo task", name, TASKS))
+    if importlib.util.find_spec("mikasa_robo_suite") is None or importlib.util.find_spec("mani_skill") is None:
+        raise ImportError(f"mikasa/{name} needs mani-skill and mikasa-robo-suite, which are missing; run: make mikasa")
+    # Here and not above: ManiSkill takes seconds to load, and listing the tasks should not.
+    from engram.envs.mikasa.task import Task
+
+    return Task(name, **knobs)

@@ -1,0 +1,181 @@
+"""One task of MIKASA-Robo-VLA in Engram's terms: frames, proprioception, phases, and the protocol's traps minded.
+
+The simulator is ManiSkill's, one episode at a time, as the protocol has it (specs/mu_vla.md 3.1): two cameras of 128
+pixels, `pd_ee_delta_pose`, actions clipped and, while the cue shows and while nothing does, replaced by zeros; success
+at any tick ends the episode. The benchmark's own wrappers need an older gymnasium; this file does their part.
+"""
+
+import os
+from typing import Any
+
+os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # a missing asset is an error, never a question
+
+import gymnasium
+import mani_skill.envs  # noqa: F401  registers what the tasks are made of
+import mikasa_robo_suite.vla.memory_envs  # noqa: F401  registers the tasks
+import numpy as np
+import sapien
+from gymnasium import spaces
+from mani_skill import ASSET_DIR
+from mani_skill.envs.sapien_env import BaseEnv
+
+from engram.envs.mikasa import CAMERAS, SHELL
+
+CONTROL_HZ = 20
+SENSORS = {"base": "base_camera", "wrist": "hand_camera"}
+CUED = ("Remember", "FindImposter", "ShellGame")  # tasks that freeze the arm until the candidates are there
+UNSEEN = "camera_link"  # the wrist camera's own housing: 425,160 triangles, nearly never in view
+
+
+class Task(gymnasium.Env):
+    """The environment.
+
+    Args:
+        name: the task's id without `-VLA-v0`.
+        housing: draw the wrist camera's housing, as the benchmark does; without it a frame takes 2.5 times less time
+            and 0.5 % of the base camera's pixels differ.
+        images: False leaves the images black and saves drawing them (for experts, which see the state).
+        device: "cpu" or "cuda": where ManiSkill simulates and renders.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
+
+    def __init__(self, name: str, housing: bool = False, images: bool = True, device: str = "cpu"):
+        self.name, self.housing, self.images, self.render_mode = name, housing, images, "rgb_array"
+        _require_assets(name)
+        self._sim = _simulator(name, images, device)
+        self.limit = int(self._sim.get_wrapper_attr("_max_episode_steps"))
+        picture = spaces.Box(0, 255, (128, 128, 3), np.uint8)
+        pose = spaces.Box(-np.inf, np.inf, (7,), np.float32)
+        self.observation_space = spaces.Dict({**dict.fromkeys(CAMERAS, picture), "proprio": pose})
+        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
+
+    @property
+    def sim(self) -> BaseEnv:
+        """The benchmark's environment itself: privileged, for experts and tests."""
+        return self._sim.unwrapped
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Start the episode of a seed, as the benchmark draws it."""
+        super().reset(seed=seed)
+        self._seen, self._told = self._sim.reset(seed=seed)
+        self.tick, self.frames, self.over = 0, 0, False
+        if self.images and not self.housing:
+            self._hide_housing()  # a reset may build the robot anew
+            self._seen = self.sim.get_obs()
+        return self._observe(), self._info()
+
+    def step(self, action: np.ndarray):
+        """One control tick. ValueError for an action that is not seven finite numbers."""
+        action = np.asarray(action, np.float32)
+        if action.shape != (7,) or not np.isfinite(action).all():
+            raise ValueError(f"expected an action of 7 finite numbers, found {action}; check the policy's output")
+        if self.over:
+            raise ValueError("expected a running episode, found none; call reset first")
+        moved = np.clip(action, -1.0, 1.0) if self.phase == "choice" else np.zeros(7, np.float32)
+        self._seen, _, _, _, self._told = self._sim.step(moved)
+        self.tick += 1
+        success = self._success()
+        ended = self.tick >= self.limit
+        self.over = success or ended
+        return self._observe(), float(success), success, ended and not success, self._info()
+
+    def render(self) -> np.ndarray:
+        """The scene as a person would film it, uint8 (512, 512, 3)."""
+        return self._sim.render()[0].cpu().numpy()
+
+    def close(self) -> None:
+        """End the simulator."""
+        self._sim.close()
+
+    @property
+    def phase(self) -> str:
+        """What this tick shows: "cue", "delay" or "choice"; tasks without a cue are in their "choice" throughout."""
+        cue_end, onset = self._phases()
+        return "choice" if self.tick >= onset else "cue" if self.tick < cue_end else "delay"
+
+    def _phases(self) -> tuple[int, int]:
+        """Ticks at which the cue goes and at which the candidates come; zeros for tasks that have neither."""
+        if not self.name.startswith(CUED):
+            return 0, 0
+        cue = int(self.sim.cue_steps_per_env[0])
+        return cue, cue + int(self.sim.empty_steps_per_env[0])
+
+    def _success(self) -> bool:
+        return bool(self._told["success"].any())
+
+    def _hide_housing(self) -> None:
+        for link in self.sim.agent.robot.get_links():
+            if link.name == UNSEEN:
+                for part in link._objs:
+                    part.entity.find_component_by_type(sapien.render.RenderBodyComponent).disable()
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        self.frames += 1
+        blank = np.zeros((128, 128, 3), np.uint8)
+        images = {
+            camera: self._seen["sensor_data"][sensor]["rgb"][0].cpu().numpy() if self.images else blank
+            for camera, sensor in SENSORS.items()
+        }
+        return {**images, "proprio": proprioception(self.sim)}
+
+    def _info(self) -> dict[str, Any]:
+        told = self._told.get("language_instruction") or self.sim.LANGUAGE_INSTRUCTION
+        cue_end, onset = self._phases()
+        return {
+            "instruction": told if isinstance(told, str) else told[0],
+            "tick": self.tick,
+            "phase": self.phase,
+            "success": self.tick > 0 and self._success(),
+            "choice": None,
+            "answer": None,
+            "cue_end": cue_end,
+            "onset": onset,
+            "frames": self.frames,
+        }
+
+
+def _simulator(name: str, images: bool, device: str) -> gymnasium.Env:
+    """The benchmark's environment; ImportError where nothing can render."""
+    try:
+        return gymnasium.make(
+            f"{name}-VLA-v0",
+            num_envs=1,
+            obs_mode="rgb" if images else "none",
+            control_mode="pd_ee_delta_pose",
+            reward_mode="none",
+            render_mode="rgb_array",
+            sim_backend="physx_cpu" if device == "cpu" else "physx_cuda",
+            render_backend=device if images else "none",
+        )
+    except RuntimeError as error:
+        if "physical device" not in str(error) and "rendering device" not in str(error):
+            raise
+        raise ImportError(
+            f"mikasa/{name} renders with Vulkan (a GPU, or Mesa's lavapipe >= 25) and found no device; run: make mikasa"
+        ) from error
+
+
+def _require_assets(name: str) -> None:
+    """ImportError naming the command for what is not part of the packages: the mug of the shell game."""
+    mugs = ASSET_DIR / "assets/mani_skill2_ycb/info_pick_v0.json"
+    if name in SHELL and not mugs.is_file():
+        raise ImportError(
+            f"mikasa/{name}: assets missing: expected the YCB mug at {mugs.parent}, found none; "
+            "get it with: python -m mani_skill.utils.download_asset ycb"
+        )
+
+
+def proprioception(sim: BaseEnv) -> np.ndarray:
+    """Position of the tool centre (metres), its roll, pitch and yaw (radians), and the gap between the fingers
+    (metres), float32 (7,)."""
+    pose = sim.agent.tcp.pose.raw_pose[0].cpu().numpy()
+    fingers = float(sim.agent.robot.get_qpos()[0, -2:].sum())
+    return np.array([*pose[:3], *_roll_pitch_yaw(*pose[3:]), fingers], np.float32)
+
+
+def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Angles about the fixed x, y and z axes of a unit quaternion."""
+    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
+    return roll, pitch, np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))

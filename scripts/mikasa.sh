@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What MIKASA-Robo needs beside Engram: ManiSkill, the benchmark and a Vulkan renderer; then one rendered episode.
+# Safe to call again at any time. As root it installs Mesa's software renderer where there is no GPU.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=.venv
+# The benchmark's own pins (torch 2.2, numpy 1.23, gymnasium 0.29) must not be honoured: it runs on today's.
+benchmark=mikasa-robo-suite==1.0.0
+mesa=(libvulkan1 mesa-vulkan-drivers libegl-mesa0 libgl1-mesa-dri libglx-mesa0 libosmesa6 libgbm1) # of one version
+
+say() { printf 'set-up: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+install_packages() {
+    local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --constraint constraints.txt)
+    say "installing mani-skill and mikasa-robo-suite"
+    "${pip[@]}" --editable ".[mikasa]"
+    "${pip[@]}" --no-deps "$benchmark"
+}
+
+# Debian 12's own Mesa (22.3) is too old for ManiSkill; its backports have 25.
+add_backports() {
+    local codename
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [[ $codename == bookworm ]] || return 0
+    apt-cache policy 2>/dev/null | grep -q 'bookworm-backports' && return 0
+    local mirror
+    mirror=$(sed -nE 's/^(URIs:|deb( \[[^]]*\])?) *([^ ]+).*/\3/p' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -1)
+    echo "deb $mirror bookworm-backports main" >/etc/apt/sources.list.d/engram-backports.list
+}
+
+install_mesa() {
+    local codename release=()
+    if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        die "no Vulkan renderer: install Mesa >= 25 (Debian 12: from bookworm-backports): ${mesa[*]}; then call make again"
+    fi
+    add_backports
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [[ $codename == bookworm ]] && release=(-t bookworm-backports)
+    say "installing Mesa's software renderer: ${mesa[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null
+    apt-get install -y -qq --no-install-recommends "${release[@]}" "${mesa[@]}" </dev/null >/dev/null
+}
+
+stamp=$venv/.engram-mikasa
+wanted=$(cat pyproject.toml constraints.txt scripts/mikasa.sh | sha256sum)
+[[ -f $stamp && $(cat "$stamp") == "$wanted" ]] && exit 0
+install_packages
+"$venv/bin/python" -m engram.envs.mikasa.proof --quiet 2>/dev/null || install_mesa
+"$venv/bin/python" -m engram.envs.mikasa.proof
+echo "$wanted" >"$stamp"
