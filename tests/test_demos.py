@@ -15,6 +15,7 @@ from engram.data.seeds import DEMOS
 from engram.data.writer import Writer
 from engram.demos import Collected, collect, play, spec_of
 from engram.envs import tabletop
+from engram.envs.tabletop.expert import expert_action
 
 # not importorskip: MuJoCo must be imported by the environment, which chooses how it renders first
 pytestmark = pytest.mark.skipif(find_spec("mujoco") is None, reason="needs the extra `tabletop`")

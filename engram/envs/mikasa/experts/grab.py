@@ -21,19 +21,14 @@ CLOSE = 0.015  # metres from the ball within which the fingers close
 
 def action(env: BaseEnv) -> np.ndarray:
     """Catch the ball, then brake."""
-    if not held(env):
-        return catch(env)
+    ball, hand = motion.array(env.ball.pose.p), motion.tcp(env)
+    if not motion.holding(env, ball - hand):
+        return catch(env, ball, hand)
     return motion.move(motion.eased(np.zeros(3), motion.array(env.ball.linear_velocity)), motion.turning(env))
 
 
-def held(env: BaseEnv) -> bool:
-    """Whether the fingers have closed on the ball."""
-    return motion.holding(env, motion.array(env.ball.pose.p) - motion.tcp(env))
-
-
-def catch(env: BaseEnv) -> np.ndarray:
-    """One step towards the ball, with it, or around it."""
-    ball, hand = motion.array(env.ball.pose.p), motion.tcp(env)
+def catch(env: BaseEnv, ball: np.ndarray, hand: np.ndarray) -> np.ndarray:
+    """One step towards the ball, with it, or around it; the places of ball and fingertips are the environment's."""
     velocity = motion.array(env.ball.linear_velocity)[:2]
     away = float(np.hypot(*(ball - hand)[:2]))
     way = _meeting(ball[:2], velocity, away) - hand[:2]

@@ -11,9 +11,10 @@ LIFT = 0.03  # metres: height of the fingertips while carrying
 
 def action(env: BaseEnv) -> np.ndarray:
     """Catch the ball, then bring it above the target."""
-    if not grab.held(env):
-        return grab.catch(env)
-    way = motion.array(env.goal_region.pose.p) - motion.array(env.ball.pose.p)
-    way[2] = LIFT - motion.tcp(env)[2]
+    ball, hand = motion.array(env.ball.pose.p), motion.tcp(env)
+    if not motion.holding(env, ball - hand):
+        return grab.catch(env, ball, hand)
+    way = motion.array(env.goal_region.pose.p) - ball
+    way[2] = LIFT - hand[2]
     shift = motion.eased(motion.capped(GAIN * way, FASTEST), motion.array(env.ball.linear_velocity))
     return motion.move(shift, motion.turning(env))

@@ -71,6 +71,17 @@ def leaning(tilt: float, azimuth: float = 0.0) -> Quaternion:
 DOWN = leaning(0.0)
 
 
+def turned(yaw: float) -> Quaternion:
+    """The orientation of a hand that points down, turned about z from where its fingers open along y (radians)."""
+    return product((math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)), DOWN)
+
+
+def yaw(env: BaseEnv) -> float:
+    """How far the hand is turned about z, as in `turned` (radians)."""
+    _, x, y, _ = env.agent.tcp.pose.q[0].tolist()
+    return 2 * math.atan2(y * math.copysign(1.0, x), abs(x))
+
+
 def turning(env: BaseEnv, wanted: Quaternion = DOWN) -> np.ndarray:
     """The rotation part of an action that turns the hand towards an orientation, at most at full speed."""
     w, x, y, z = env.agent.tcp.pose.q[0].tolist()
