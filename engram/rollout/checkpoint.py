@@ -12,11 +12,10 @@ from engram.data.seeds import TEST
 from engram.envs import tabletop
 from engram.policies import checkpoint
 from engram.policies.base import Policy
-from engram.policies.through import Through
 from engram.rollout import interventions, records
 from engram.rollout.evaluate import evaluate, require_possible
 from engram.rollout.interventions import Intervention
-from engram.rollout.overlay import film_attention
+from engram.rollout.overlay import film_attention, lookable
 
 KINDS = {
     "zero": interventions.zero,
@@ -60,10 +59,9 @@ def evaluate_checkpoint(
     if intervention == "swap" and len(seeds) < 2:
         raise ValueError(f"swap: expected 2 or more episodes, found {len(seeds)}; ask for more, one is another's donor")
     out = out or folder.parent / "eval" / _file(task, name, change, knobs, replan, min(seeds))
-    look = partial(_film_looks, policy, partial(tabletop.make, task, **knobs), sorted(set(seeds))[:attention], out)
+    _require_looks(policy, change, attention)
     if not out.exists():
         _forget_looks(out)
-    _require_looks(policy, change, attention, look)
     play = partial(
         evaluate, policy, task, seeds, policy_name=name, knobs=knobs, lanes=lanes, workers=workers, progress=progress
     )
@@ -74,19 +72,19 @@ def evaluate_checkpoint(
         _require_donors_of(policy, knobs, donors)
         change = replace(change, donors=records.donors(donors))
     summary = play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
-    look()
+    _film_looks(policy, partial(tabletop.make, task, **knobs), sorted(set(seeds))[:attention], out)
     return summary
 
 
-def _require_looks(policy: Policy, change: Intervention | None, attention: int, look: Callable[[], None]) -> None:
+def _require_looks(policy: Policy, change: Intervention | None, attention: int) -> None:
     """ValueError, before any episode is played, unless so many films of attention can be made."""
     if attention < 0:
         raise ValueError(f"attention: expected 0 or more, found {attention}; give another number")
     if attention and change is not None:
         expected = "no intervention beside it, since these films show memory left alone"
         raise ValueError(f"attention: expected {expected}, found {change.label}; leave one of the two out")
-    if attention and not isinstance(policy, Through):
-        look()  # refuses, in the words of who draws these films
+    if attention:
+        lookable(policy)
 
 
 def _film_looks(policy: Policy, make: Callable[[], gymnasium.Env], seeds: list[int], out: Path) -> None:
