@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import inputs
+from engram import carry as carries
 from engram.backbones.streams import masked
 from engram.bench import Bar, alternate, assert_equal, result
 from engram.carry import Carry
+from engram.policies.base import counted
 from engram.policies.build import Design
 from engram.policies.through import Through
 from engram.types import Observation
@@ -75,7 +77,10 @@ def dense(policy: Through, carry: Carry, obs: Observation) -> tuple[Tensor, Carr
     hidden_BSD = masked(backbone.context, backbone.slots, x_BSD, torch.arange(size) < context, ok_BSS)
     if policy.memory is not None:
         written_B = torch.ones(len(x_BSD), dtype=torch.bool)
-        carry = policy.memory.write(carry, hidden_BSD[:, context:-chunk], obs.tick, written_B)
+        memory = policy.memory.write(
+            carries.select(carry, "memory/"), hidden_BSD[:, context:-chunk], obs.tick, written_B
+        )
+        carry = counted(carry, memory, written_B)
     return policy.head.action.inverse(policy.head.expert(hidden_BSD[:, -chunk:])), carry
 
 

@@ -25,6 +25,7 @@ from engram import carry as carries
 from engram.backbones.streams import Layer
 from engram.backbones.tiny import Tiny
 from engram.bench import Bar, Ratio, alternate, assert_equal, result
+from engram.policies.base import counted
 from engram.policies.build import Design
 from engram.policies.through import Through
 from engram.types import Observation, Window
@@ -139,7 +140,9 @@ def plain(policy: Through, window: Window, again: bool = False) -> Tensor:
         obs = window.obs.at(t)
         read_BMD = policy.memory.read(carry, policy.place, obs.tick)[0]
         memory_BMD, actions_BND = plain_tick(policy, read_BMD, obs, again)
-        carry = policy.memory.write(carry, memory_BMD, window.obs.tick[:, t], window.valid[:, t])
+        memory = carries.select(carry, "memory/")
+        memory = policy.memory.write(memory, memory_BMD, window.obs.tick[:, t], window.valid[:, t])
+        carry = counted(carry, memory, window.valid[:, t])
         target_BNA = policy.head.action(window.target[:, t])
         loss = policy.head.expert.loss(actions_BND, target_BNA, use_BTN[:, t])
         total = total + loss * use_BTN[:, t].sum() / use_BTN.sum()

@@ -2,7 +2,7 @@
 
 A carry is a flat `dict[str, Tensor]` of fixed shapes whose first axis is the episode (row). It goes in and comes out
 of every call. Keys say their lifetime: `memory/...`, `expert/...`, `skills/...` last for the episode and are what a
-snapshot holds; `now/...` lives from `observe` to the next `act`.
+snapshot holds, with `count/...`, what was done to them; `now/...` lives from `observe` to the next `act`.
 """
 
 from collections.abc import Callable, Sequence

@@ -115,6 +115,8 @@ class Eval:
     """Simulator processes."""
     videos: int = 0
     """Film the first so many episodes."""
+    attention: int = 0
+    """Film where memory tokens and action slots look in the first so many episodes (with memory left alone)."""
     knobs: tuple[str, ...] = ()
     """Settings of the environment, NAME=VALUE each, e.g. delay_ticks=100."""
 
@@ -125,7 +127,7 @@ class Eval:
         summary = evaluate_checkpoint(
             self.checkpoint, self.task, range(self.seeds, self.seeds + self.episodes), self.out,
             intervention=self.intervention, at=self.at, replan=self.replan, lanes=self.lanes, workers=self.workers,
-            videos=self.videos, knobs=_knobs(self.knobs),
+            videos=self.videos, attention=self.attention, knobs=_knobs(self.knobs),
         )  # fmt: skip
         Console().print_json(json.dumps(summary))
 
@@ -135,7 +137,7 @@ class Report:
     """Write RUN/report.html: one self-contained page with plots, videos and provenance."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder with summary.json, as `engram quickstart` makes it."""
+    """Folder of a quickstart, or of a training with its evaluations (RUN/metrics.jsonl, RUN/eval)."""
     out: Path | None = None
     """Where to write; default RUN/report.html."""
 

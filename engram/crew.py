@@ -23,6 +23,8 @@ from engram.settings import Settings
 from engram.train import fit, keep_pages
 
 CONTEXT = multiprocessing.get_context("spawn")
+ROOM_GB = 2.5  # of memory for each training: the quickstart's take 2.0
+MEMINFO = Path("/proc/meminfo")
 POLL = 0.5  # seconds between two looks at the metrics of the others
 
 
@@ -41,17 +43,17 @@ class TrainingError(RuntimeError):
 
 
 def fit_all(jobs: Mapping[str, Job]) -> None:
-    """Train every job, one to a core at a time, in their order; each resumes where it was stopped.
+    """Train every job, `at_once()` of them at a time, in their order; each resumes where it was stopped.
 
     After all others are done, raises ValueError with what a job found wrong in its input, or TrainingError naming the
     jobs that failed otherwise; what they printed stands above.
     """
     crew: dict[str, BaseProcess] = {}
-    refusals = CONTEXT.SimpleQueue()
+    refusals, most = CONTEXT.SimpleQueue(), at_once()
     try:
         with _bars(jobs) as bar:
             while len(crew) < len(jobs) or any(process.is_alive() for process in crew.values()):
-                _start_or_wait(jobs, crew, refusals)
+                _start_or_wait(jobs, crew, refusals, most)
                 for task, job in zip(bar.task_ids, jobs.values(), strict=True):
                     bar.update(task, completed=_step(job))
     finally:
@@ -69,10 +71,18 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
         raise TrainingError(f"expected every training to finish, found {', '.join(failed)} ended early; see above")
 
 
-def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess], refusals: SimpleQueue) -> None:
-    """Start the next job if a core is free for it, else wait a moment for one."""
+def at_once() -> int:
+    """How many trainings fit side by side: a core and ROOM_GB of the memory that is free now for each, at least one."""
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
+    free = [int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable:")]
+    room = int(free[0] / ROOM_GB) if free else provenance.cores()
+    return max(1, min(provenance.cores(), room))
+
+
+def _start_or_wait(jobs: Mapping[str, Job], crew: dict[str, BaseProcess], refusals: SimpleQueue, most: int) -> None:
+    """Start the next job if there is room for it, else wait a moment for some."""
     running = [process for process in crew.values() if process.is_alive()]
-    if len(crew) < len(jobs) and len(running) < provenance.cores():
+    if len(crew) < len(jobs) and len(running) < most:
         name = list(jobs)[len(crew)]
         crew[name] = CONTEXT.Process(target=_train, args=(jobs[name], refusals))  # no daemon: those have no workers
         with _deaf():

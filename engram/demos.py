@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -60,9 +61,10 @@ def collect(
     fails more often than it succeeds.
     """
     out = Path(out)
-    _check(episodes, seed, workers, out)
+    _check(episodes, seed, noise, workers, out)
     with envs.make(task, **knobs) as env:  # names an unknown task or knob before anything is written
         spec = spec_of(env)
+        _require_images(env, task)
     shards = _shards(out, {"task": task, "knobs": knobs, "noise": noise, "engram": engram.__version__})
     first = DEMOS + seed * SPAN
     kept = dropped = frames = 0
@@ -118,12 +120,21 @@ def spec_of(env: gymnasium.Env) -> Spec:
     return Spec(cameras, height, width, shape["proprio"][0], actions[0], float(env.metadata["render_fps"]))
 
 
-def _check(episodes: int, seed: int, workers: int, out: Path) -> None:
+def _check(episodes: int, seed: int, noise: float, workers: int, out: Path) -> None:
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise: expected a finite number, 0 or more, found {noise}; 0.3 is usual")
     if not 1 <= episodes <= SPAN // 2 or not 0 <= seed < (VALIDATION - DEMOS) // SPAN or workers < 1:
         expected = f"1 to {SPAN // 2} episodes, seed 0 to {(VALIDATION - DEMOS) // SPAN - 1} and at least 1 worker"
         raise ValueError(f"expected {expected}, found {episodes}, {seed} and {workers}; choose within these")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(out, "a new or empty directory", "an existing one", "choose another or remove it")
+
+
+def _require_images(env: gymnasium.Env, task: str) -> None:
+    """ValueError for an environment whose cameras are switched off."""
+    _, info = env.reset(seed=DEMOS)
+    if not info["frames"]:
+        raise ValueError(f"{task}: expected camera images to record, found none (images=False); leave this knob out")
 
 
 def _require_expert(task: str, episodes: int, kept: int, dropped: int) -> None:

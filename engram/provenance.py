@@ -62,9 +62,16 @@ def settle(folder: Path, plan: dict[str, Any]) -> None:
     file, asked = folder / "plan.json", json.loads(json.dumps(plan))
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asked, indent=1) + "\n")
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(asked, indent=1) + "\n")
+        os.replace(draft, file)  # a kill never leaves half a plan
         return
-    found = json.loads(file.read_text())
+    try:
+        found = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file}: expected the plan of this folder in JSON, found {error}; delete the folder"
+        ) from None
     if other := [key for key in asked if asked[key] != found.get(key)]:
         differs = f"a run with other {', '.join(other)}"
         raise ValueError(

@@ -30,6 +30,7 @@ from engram.settings import Settings
 
 console = Console(stderr=True)
 FILMS = 4
+SITTING = ("seconds", "commit", "versions")  # of an evaluation's last sitting: another one changes no result
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Plan:
     def __post_init__(self):
         if not 1 <= self.demos <= SPAN // 2:
             raise ValueError(f"demos: expected 1 to {SPAN // 2}, found {self.demos}; choose a number in between")
+        if self.demos < self.settings.slots:
+            expected = f"at least {self.settings.slots}, one for each row of an update"
+            raise ValueError(f"demos: expected {expected}, found {self.demos}; ask for more")
         if self.episodes < 2:
             why = "a swap needs another episode's memory"
             raise ValueError(f"episodes: expected at least 2 ({why}), found {self.episodes}; choose a larger number")
@@ -131,7 +135,7 @@ def measure(plan: Plan, out: Path) -> dict:
         result = evaluate_checkpoint(
             out / name / "checkpoint", task, seeds, file, intervention=intervention, name=name, **options
         )
-        return {key: value for key, value in result.items() if key != "seconds"}  # of the last sitting alone
+        return {key: value for key, value in result.items() if key not in SITTING}
 
     # The order of the page: memoryless first. The untouched episodes of muVLA keep their memories for the swap.
     policies = {name: evaluated(name, videos=FILMS, keep_onset=name == "mu_vla") for name in ("memoryless", "mu_vla")}
@@ -141,9 +145,11 @@ def measure(plan: Plan, out: Path) -> dict:
         kind: evaluated("mu_vla", intervention=kind, seeds=few if kind in plan.brief else seeds, donors=untouched)
         for kind in plan.interventions
     }
+    measured = chance(out / "chance.json", plan.task, plan.chance_episodes, seed0=0)
     return {
         "task": plan.task,
-        "chance": chance(out / "chance.json", plan.task, plan.chance_episodes, seed0=0),
+        "chance": measured["success"],
+        "chance_measured": measured,
         "policies": policies,
         "visible": {name: evaluated(f"{name}-visible", f"{plan.task}-visible") for name in policies},
         "interventions": interventions,
@@ -210,8 +216,8 @@ def tabulate(out: Path, summary: dict) -> None:
     made = {
         key: sum(row["counters"][key] for _, _, row in shown) for key in ("observations", "writes", "plans", "renders")
     } | {"errors": sum(row["errors"] for _, _, row in shown)}
-    chance, (first, last) = summary["chance"], summary["seeds"]["test"]
-    notes = f"Test seeds {first}-{last}; one training seed; chance {chance['success']} ({chance['episodes']} episodes)."
+    (first, last), guessed = summary["seeds"]["test"], summary["chance_measured"]["episodes"]
+    notes = f"Test seeds {first}-{last}; one training seed; chance {summary['chance']} ({guessed} episodes)."
     command, wall, asked = (summary[key] for key in ("command", "wall_seconds", "configuration"))
     write_result(out / "quickstart.json", "quickstart", command, rows, wall, made, asked, notes)
 
@@ -225,7 +231,5 @@ def publish(out: Path, summary: dict) -> None:
     page = write(out)
     figure(out, out / "quickstart.png")
     rates = {name: summary["policies"][name]["success"] for name in ("memoryless", "mu_vla")}
-    console.print(
-        f"memoryless {rates['memoryless']:.0%}, mu_vla {rates['mu_vla']:.0%}, chance {summary['chance']['success']:.0%}"
-    )
+    console.print(f"memoryless {rates['memoryless']:.0%}, mu_vla {rates['mu_vla']:.0%}, chance {summary['chance']:.0%}")
     console.print(f"Open {page} in a browser.")

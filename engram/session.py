@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engram.carry import Carry, lasting, select, stack, unstack
-from engram.policies.base import Policy
+from engram.policies.base import WRITES, Policy
 from engram.types import Observation, Spec
 
 
@@ -31,7 +31,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Counters:
-    """What a session did: observations perceived, plans made, memory writes asked for, ticks at which memory moved."""
+    """What a session did: observations perceived, plans made, writes of memory, ticks at which memory moved."""
 
     observations: int = 0
     plans: int = 0
@@ -184,11 +184,11 @@ def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, dri
     chunk, cursor = (session.chunk, session.cursor) if plan is None else (plan.clone(), 0)
     assert chunk is not None
     assert cursor < len(chunk), "policy.replan must not exceed policy.chunk"
-    count, remembers = session.counters, any(key.startswith("memory/") for key in row)
+    count = session.counters
     counters = Counters(
         observations=count.observations + 1,
         plans=count.plans + (plan is not None),
-        writes=count.writes + remembers,
+        writes=int(row[WRITES]) if WRITES in row else 0,
         moves=count.moves + moved,
     )
     row = {key: value.clone() for key, value in row.items()}

@@ -115,12 +115,13 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
 
 
 def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
-    """ValueError unless the data set has as many cameras and as much proprioception as the shipped weights know."""
-    expected = (backbone.place.shape[0] // tiny.IMAGE_TOKENS, len(backbone.proprio_mean))
-    if expected != (len(spec.cameras), spec.proprio_dim):
+    """ValueError unless the data set shows what the shipped weights know: these cameras, this size, this pose."""
+    expected = (tiny.CAMERAS, tiny.SIDE, tiny.SIDE, len(backbone.proprio_mean))
+    found = (spec.cameras, spec.height, spec.width, spec.proprio_dim)
+    if expected != found:
+        said = "cameras {}, pictures of {} x {} and {} numbers of proprioception"
         raise ValueError(
-            "pretrained weights: expected {} cameras and {} numbers of proprioception, ".format(*expected)
-            + f"found {len(spec.cameras)} ({', '.join(spec.cameras)}) and {spec.proprio_dim}; "
+            f"pretrained weights: expected {said.format(*expected)}, found {said.format(*found)}; "
             "use another data set, or --settings.start scratch --design.trained all"
         )
 
@@ -228,7 +229,8 @@ class Run:
         before = json.loads(path.read_text())["sittings"] if self.step and path.exists() else []
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
         asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
-        config = asked | {"sittings": [*before, {"from_update": self.step, **code}]}
+        sitting = {"from_update": self.step, "threads": torch.get_num_threads(), **code}
+        config = asked | {"sittings": [*before, sitting]}
         replace_text(path, json.dumps(config, indent=1) + "\n")
 
     def update(self, window: Window) -> float:
@@ -362,9 +364,16 @@ def _read_training(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, Ten
 
 def _read_state(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        state = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, found {error}; the run is damaged, choose another folder") from error
+    counters = {"step", "frames", "clipped", "seconds", "peak_gb", "identity"}
+    if not isinstance(state, dict) or not counters <= set(state):
+        found = sorted(state) if isinstance(state, dict) else type(state).__name__
+        raise ValueError(
+            f"{path}: expected {sorted(counters)}, found {found}; the run is damaged, choose another folder"
+        )
+    return state
 
 
 def _board(settings: Settings, out: Path, step: int) -> AbstractContextManager["SummaryWriter | None"]:

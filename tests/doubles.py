@@ -4,8 +4,8 @@ import torch
 from game import SIDE
 from torch import Tensor, nn
 
-from engram.carry import Carry, where
-from engram.policies.base import Policy
+from engram.carry import Carry, lasting, where
+from engram.policies.base import Policy, counted, remembering
 from engram.types import Chunk, Observation, Spec
 
 SPEC = Spec(("base", "wrist"), SIDE, SIDE, 7, 7, 20.0)
@@ -22,17 +22,19 @@ class CuePolicy(Policy):
         self.scale = nn.Parameter(torch.ones(()))
 
     def init(self, batch: int) -> Carry:
-        return {"memory/colour": torch.zeros(batch, 2, 3), "memory/written": torch.zeros(batch, dtype=torch.int64)}
+        memory = {"memory/colour": torch.zeros(batch, 2, 3), "memory/written": torch.zeros(batch, dtype=torch.int64)}
+        return remembering(memory, batch)
 
     def observe(self, carry: Carry, obs: Observation, first_B: Tensor) -> Carry:
-        carry = where(first_B, self.init(len(first_B)), {key: carry[key] for key in carry if key.startswith("memory/")})
+        carry = where(first_B, self.init(len(first_B)), lasting(carry))
+        carry = counted(carry, carry, torch.ones_like(first_B))
         stripes = obs.images[:, 0].float().div(255).unflatten(2, (3, 4)).mean((1, 3))  # (B, 3 stripes, RGB)
         cue_B = (stripes.std(1) == 0).all(-1) & (stripes.sum((1, 2)) > 0)
         seen = {
             "memory/colour": self.scale * stripes[:, :1].expand(-1, 2, -1),
             "memory/written": carry["memory/written"] + 1,
         }
-        return {**where(cue_B, seen, carry), "now/stripes": stripes}
+        return {**where(cue_B, {**carry, **seen}, carry), "now/stripes": stripes}
 
     def act(self, carry: Carry) -> tuple[Chunk, Carry]:
         match = torch.einsum("bsc,bc->bs", carry["now/stripes"], carry["memory/colour"].mean(1))

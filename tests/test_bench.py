@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import inputs, p4, p7, p12
 from engram import bench
+from engram import carry as carries
 
 TINY = p4.Shape(rows=3, ticks=4, cameras=1, m=2, chunk=3, size="s")
 FIELDS = {"row", "ratio", "min", "max", "rounds", "device", "shapes", "ci95", "better", "bar", "met", "what"}
@@ -55,7 +56,7 @@ def test_p4_refuses_another_mask(monkeypatch, mutant):
 
 def test_p4_refuses_a_loop_that_forgets_to_reset_or_to_carry_gradients(monkeypatch):
     policy, window = inputs.policy(p4.design(TINY), TINY.cameras), p4.window_of(TINY)
-    monkeypatch.setattr(p4, "carries", SimpleNamespace(where=lambda mask, yes, no: no))
+    monkeypatch.setattr(p4, "carries", SimpleNamespace(where=lambda mask, yes, no: no, select=carries.select))
     with pytest.raises(AssertionError, match="differs from the reference"):
         p4.require_equal(policy, window, p4.plain)
     monkeypatch.undo()

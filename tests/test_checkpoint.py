@@ -227,12 +227,17 @@ def test_a_tensor_is_missing(saved, name):
 
 def test_a_tensor_is_of_another_shape(saved):
     tensors(saved, lambda found: found.update({"memory.initial": torch.zeros(64, 128)}))
-    refuses(saved, r"tensor memory.initial: expected shape \(2, 128\), found shape \(64, 128\)")
+    refuses(saved, r"tensor memory.initial: expected shape \(2, 128\) of float32, found shape \(64, 128\) of float32")
+
+
+def test_a_tensor_is_of_another_dtype(saved):
+    tensors(saved, lambda found: found.update({"memory.initial": found["memory.initial"].to(torch.int64)}))
+    refuses(saved, r"tensor memory.initial: expected shape \(2, 128\) of float32, found shape \(2, 128\) of int64")
 
 
 def test_a_tensor_too_many(saved):
     tensors(saved, lambda found: found.update({"memory.extra": torch.zeros(1)}))
-    refuses(saved, r"tensor memory.extra: expected none, found shape \(1,\); .* use another checkpoint")
+    refuses(saved, r"tensor memory.extra: expected none, found shape \(1,\) of float32; .* use another checkpoint")
 
 
 def test_weights_of_another_design(saved):

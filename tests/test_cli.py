@@ -45,9 +45,9 @@ def policy(tmp_path) -> Path:
     return saved(tmp_path / "run" / "checkpoint")
 
 
-def saved(folder: Path, spec=SPEC) -> Path:
+def saved(folder: Path, spec=SPEC, design: Design | None = None) -> Path:
     torch.manual_seed(0)
-    design, action = Design(m=2), Normaliser(torch.zeros(7), torch.ones(7))
+    design, action = design or Design(m=2), Normaliser(torch.zeros(7), torch.ones(7))
     checkpoint.save_pretrained(build(design, spec, action), design, folder)
     return folder
 
@@ -154,7 +154,7 @@ class TestCheckpoint:
         tensors = load_file(policy / "model.safetensors")
         del tensors["memory.initial"]
         save_file(tensors, policy / "model.safetensors")
-        assert "tensor memory.initial: expected shape (2, 128), found none" in refused(
+        assert "tensor memory.initial: expected shape (2, 128) of float32, found none" in refused(
             "eval", policy, "--task", "recall-color-3"
         )
 
@@ -162,7 +162,7 @@ class TestCheckpoint:
         tensors = load_file(policy / "model.safetensors") | {"memory.initial": torch.zeros(64, 128)}
         save_file(tensors, policy / "model.safetensors")
         said = refused("eval", policy, "--task", "recall-color-3")
-        assert "tensor memory.initial: expected shape (2, 128), found shape (64, 128)" in said
+        assert "tensor memory.initial: expected shape (2, 128) of float32, found shape (64, 128)" in said
 
     def test_cut_short(self, refused, policy):
         path = policy / "model.safetensors"
@@ -184,6 +184,12 @@ class TestCheckpoint:
             ("--lanes=0", "lanes: expected 1 or more, found 0; give another number"),
             ("--workers=-1", "workers: expected 0 or more, found -1; give another number"),
             ("--videos=-1", "videos: expected 0 or more, found -1; give another number"),
+            ("--attention=-1", "attention: expected 0 or more, found -1; give another number"),
+            (
+                "--attention=2",
+                "attention: expected no intervention beside it, since these films show memory left alone, found swap; "
+                "leave one of the two out",
+            ),
             ("--at=0", "swap: expected a tick >= 1, found 0; memory holds nothing at tick 0"),
         ],
     )
@@ -228,6 +234,36 @@ def test_an_evaluation_from_checkpoint_to_summary(policy, tmp_path, capsys):
         evaluate_checkpoint(policy, "recall-color-3", range(2), intervention="swap", donors=donors)
 
 
+BRIEF = ("--task=recall-color-3", "--workers=0", "--lanes=2", "--knobs", "cue_ticks=1", "delay_ticks=1", "limit=3")
+
+
+def test_where_the_policy_looks_is_filmed_and_reported(policy, tmp_path):
+    films = policy.parent / "eval/recall-color-3-run-none-cue_ticks=1-delay_ticks=1-limit=3.video"
+    films.mkdir(parents=True)
+    (films / "attention-3000000.mp4").write_text("of a removed evaluation")
+    main(["eval", str(policy), "--episodes=3", "--attention=2", "--videos=1", *BRIEF])
+    first = contents(films)
+    assert sorted(first) == ["3000000.mp4", "attention-3000000.mp4", "attention-3000001.mp4"]
+    assert first["attention-3000000.mp4"] != b"of a removed evaluation"
+
+    times = {path.name: path.stat().st_mtime_ns for path in films.iterdir()}
+    main(["eval", str(policy), "--episodes=3", "--attention=3", *BRIEF])
+    assert times.items() < {path.name: path.stat().st_mtime_ns for path in films.iterdir()}.items()
+
+    main(["report", str(policy.parent)])
+    page = (policy.parent / "report.html").read_text()
+    task = "recall-color-3 cue_ticks=1 delay_ticks=1 limit=3"
+    assert f"<h1>Results on {task}</h1>" in page
+    assert page.count(f"run, {task}, seed 300000") == 2 * 3  # each film and what it says to those who hear the page
+    assert page.count('src="data:video/mp4;base64,') == 4
+
+
+def test_a_policy_that_cannot_be_looked_into_plays_nothing(refused, tmp_path):
+    policy = saved(tmp_path / "run" / "checkpoint", design=Design(memory="first-frame"))
+    said = refused("eval", policy, "--episodes=1", "--attention=1", *BRIEF)
+    assert re.match(r"expected a policy of memory tokens \(.*\), found Before; attention films are drawn for", said)
+
+
 def test_other_settings_and_seeds_have_files_of_their_own(policy, monkeypatch):
     """More episodes have not: they are added to those of the same first seed."""
     files = []
@@ -251,7 +287,7 @@ def test_other_settings_and_seeds_have_files_of_their_own(policy, monkeypatch):
 
 def three_cameras(root: Path) -> str:
     record(root, (4, 3), replace(SPEC, cameras=("base", "wrist", "left")))
-    return r"pretrained weights: expected 2 cameras .*, found 3 \(base, wrist, left\)"
+    return r"pretrained weights: expected cameras \('base', 'wrist'\), .*, found cameras \('base', 'wrist', 'left'\)"
 
 
 def wrong_shape(root: Path) -> str:
@@ -389,8 +425,23 @@ class TestOut:
 
     def test_another_quickstart(self, refused, tmp_path):
         settle(Plan(), tmp_path / "quickstart")
-        said = refused("quickstart", "--out", tmp_path / "quickstart", "--updates=5", "--demos=3")
+        said = refused("quickstart", "--out", tmp_path / "quickstart", "--updates=5", "--demos=30")
         assert re.search("expected a new folder or this plan, found a run with other demos, settings; choose", said)
+
+    def test_a_swap_of_one(self, refused, policy):
+        said = refused("eval", policy, "--task", "recall-color-3", "--intervention", "swap", "--episodes", 1)
+        assert said.startswith("swap: expected 2 or more episodes, found 1; ask for more")
+
+    def test_half_a_plan(self, refused, tmp_path):
+        (tmp_path / "plan.json").write_text('{"task": "reca')
+        said = refused("quickstart", "--out", tmp_path)
+        assert re.search(r"plan.json: expected the plan of this folder in JSON, found .*; delete the folder", said)
+
+    def test_damaged_counters(self, refused, demos, tmp_path):
+        main(training(demos, tmp_path / "run"))
+        (tmp_path / "run/checkpoint/training.json").write_text("{}")
+        said = refused(*training(demos, tmp_path / "run"), progress=True)
+        assert "training.json: expected ['clipped', " in said
 
     def test_a_model_of_another_library(self, refused, demos, tmp_path):
         (tmp_path / "model").mkdir()
@@ -542,7 +593,7 @@ def test_preset_of_the_paper(demos, tmp_path, capsys):
 class TestOtherCommands:
     def test_report_of_a_folder_without_summary(self, refused, tmp_path):
         said = refused("report", tmp_path)
-        assert "summary.json: expected the summary of a finished run, found no such file; run `engram" in said
+        assert said.startswith(f"{tmp_path}: expected a run (summary.json, eval/*.jsonl or metrics.jsonl), found none")
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -630,7 +681,7 @@ class TestHelp:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("report nowhere", "nowhere/summary.json: expected the summary of a finished run"),
+        ("report nowhere", r"nowhere: expected a run \(summary.json, .*\), found none of these; run `engram eval`"),
         ("demos recall-color-3 --out new --knobs delay_ticks=soon", "delay_ticks: expected 0 to 500, .* found 'soon'"),
         ("demos recall-color-3 --out new --knobs shuffle=no", "shuffle: expected true or false, found 'no'"),
     ],

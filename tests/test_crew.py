@@ -9,6 +9,7 @@ import fakes
 import pytest
 from test_data import record
 
+from engram import crew
 from engram.crew import CONTEXT, Job, _deaf, counters, fit_all, trained, trained_by
 from engram.policies.design import Design
 from engram.settings import Settings
@@ -29,6 +30,14 @@ def test_wrong_input_is_one_sentence_and_the_others_finish(tmp_path, capfd):
     assert trained(good)
     assert counters(good)["updates"] == 2
     assert not (tmp_path / "bad" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("free_gb", "most"), [(1, 1), (6, 2), (60, 4)])
+def test_no_more_at_once_than_fit_into_memory(tmp_path, monkeypatch, free_gb, most):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {free_gb * 10**9 // 1024} kB\n")
+    monkeypatch.setattr(crew, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(crew.provenance, "cores", lambda: 4)
+    assert crew.at_once() == most
 
 
 def test_ctrl_c_is_heard_by_the_parent_alone():

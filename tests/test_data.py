@@ -67,6 +67,12 @@ def edit_column(root: Path, name: str, values) -> None:
     pq.write_table(table.set_column(table.column_names.index(name), name, values), path)
 
 
+def edit_tasks(root: Path, texts: list) -> None:
+    path = root / "meta/tasks.parquet"
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.set_column(table.column_names.index("task"), "task", pa.array(texts, pa.string())), path)
+
+
 @pytest.mark.parametrize("frames_per_file", [100_000, 10])
 def test_what_is_written_is_read(tmp_path, frames_per_file):
     data = Dataset(record(tmp_path / "demos", frames_per_file=frames_per_file))
@@ -416,6 +422,22 @@ BREAK = {
     "other size": (
         lambda r: edit_info(r, features={k: sized(k, f) for k, f in features_with(r).items()}),
         r"base.*file-000.mp4: expected pictures of 16 x 48 as in meta/info.json, found 32 x 48",
+    ),
+    "text for a number": (
+        lambda r: edit_column(r, "timestamp", [["0"] * 25]),
+        r"file-000.parquet: expected numbers without nulls in timestamp, found string, 0 nulls",
+    ),
+    "null": (
+        lambda r: edit_column(r, "task_index", [[None] + [0] * 24]),
+        r"file-000.parquet: expected numbers without nulls in task_index, found int64, 1 nulls",
+    ),
+    "NaN for a time": (
+        lambda r: edit_column(r, "timestamp", [[float("nan")] * 25]),
+        r"file-000.parquet: expected finite numbers in timestamp, found NaN",
+    ),
+    "a task without text": (
+        lambda r: edit_tasks(r, [None, "task 1"]),
+        r"tasks.parquet: expected every task as text, found None",
     ),
     "other order": (
         lambda r: edit_column(r, "episode_index", [[0] * 25]),

@@ -116,6 +116,9 @@ def test_an_expert_that_fails_is_an_error(tmp_path):
         ({"delay": 3}, "unknown knob of recall-color-3"),
         ({"episodes": 0}, "expected 1 to 50000 episodes, seed 0 to 9 and at least 1 worker, found 0, 0 and 2"),
         ({"seed": 10}, "seed 0 to 9"),
+        ({"noise": float("nan")}, "noise: expected a finite number, 0 or more, found nan"),
+        ({"noise": -1.0}, "noise: expected a finite number, 0 or more, found -1.0"),
+        ({"images": False}, "recall-color-3: expected camera images to record, found none"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, change, sentence):

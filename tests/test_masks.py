@@ -14,6 +14,7 @@ from torch import Tensor
 from engram import carry as carries
 from engram.backbones import streams
 from engram.carry import Carry
+from engram.policies.base import counted
 from engram.policies.build import Design
 from engram.policies.through import Through
 from engram.types import Window
@@ -61,7 +62,8 @@ def reference_tick(policy: Through, carry: Carry, window: Window, t: int) -> tup
     seen_BNN = may_see(types_N, ok_BN, policy.trunk.mask)
     hidden = streams.masked(backbone.context, backbone.slots, torch.cat(parts, 1), types_N <= TEXT, seen_BNN)
     if policy.memory is not None:
-        carry = policy.memory.write(carry, hidden[:, types_N == MEMORY], obs.tick, window.valid[:, t])
+        kept, use_B = carries.select(carry, "memory/"), window.valid[:, t]
+        carry = counted(carry, policy.memory.write(kept, hidden[:, types_N == MEMORY], obs.tick, use_B), use_B)
     return carry, expert(hidden[:, types_N == ACTION])
 
 
@@ -149,7 +151,9 @@ def test_without_the_guard_action_slots_would_reach_memory(monkeypatch):
     with torch.no_grad():
         policy.head.expert.slots.mul_(-50).add_(3)
     other = reference(policy, window)[1]
-    assert not any(torch.allclose(other[key], value, atol=1e-3) for key, value in plain.items())
+    memory = carries.select(plain, "memory/")
+    assert memory
+    assert not any(torch.allclose(other[key], value, atol=1e-3) for key, value in memory.items())
 
 
 @every_design

@@ -48,7 +48,8 @@ def test_a_run_from_demonstrations_to_page(tmp_path, monkeypatch, capsys):
     assert set(summary["policies"]) == set(summary["visible"]) == {"memoryless", "mu_vla"}
     assert {kind: row["episodes"] for kind, row in summary["interventions"].items()} == {"swap": 2, "reset": 1}
     assert [(row["delay"], row["episodes"]) for row in summary["delay_curve"]] == [(2, 1)]
-    assert (summary["chance"]["episodes"], summary["paired"]["episodes"]) == (10, 2)
+    assert (summary["chance_measured"]["episodes"], summary["paired"]["episodes"]) == (10, 2)
+    assert summary["chance"] == summary["chance_measured"]["success"]
     commit = provenance.short(provenance.commit())
     assert [(run["updates"], run["trained_by"]) for run in summary["training"].values()] == [(2, [commit])] * 4
     assert summary["wall_seconds"] == round(walltime.spent(tmp_path), 1) > 0
@@ -73,6 +74,7 @@ def test_a_run_from_demonstrations_to_page(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
+        ({"demos": 4}, "demos: expected at least 16, one for each row of an update, found 4; ask for more"),
         ({"demos": 0}, "demos: expected 1 to 50000, found 0; choose"),
         ({"demos": -1}, "demos: expected 1 to 50000, found -1; choose"),
         ({"demos": 50_001}, "demos: expected 1 to 50000, found 50001; choose"),

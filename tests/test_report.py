@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 from engram import provenance, report
+from engram.data.seeds import TEST, VALIDATION
+from engram.policies.design import Design
+from engram.policies.published import DESIGN
 from engram.report import page, plots, video, words
 from engram.report.run import read
 from engram.rollout import video as rollout_video
@@ -36,7 +40,8 @@ def summary() -> dict:
     delays = [5, 10, 20, 50, 100]
     return {
         "task": "recall-color-3",
-        "chance": wilson(0.329, 1000),
+        "chance": 0.329,
+        "chance_measured": wilson(0.329, 1000),
         "policies": {name: wilson(rate, 200) for name, rate in POLICIES.items()},
         "interventions": {
             "swap": wilson(0.31, 200) | {"donor_choice": 0.925},
@@ -53,7 +58,9 @@ def summary() -> dict:
         ],
         "trained_delay": [5, 20],
         "paired": {"a": "mu_vla", "b": "memoryless", "p_value": 3.1e-29, "only_a": 126, "only_b": 2},
-        "train_seconds": 401.5,
+        "train_seconds": 801.5,
+        "training": {name: {"train_seconds": 400.75} for name in POLICIES},
+        "configuration": {"designs": {"mu_vla": asdict(Design(m=8)), "memoryless": asdict(Design(m=0))}, "demos": 500},
         "wall_seconds": 611.0,
         "frames_per_second_train": 912.4,
         "commit": "0123456789abcdef0123456789abcdef01234567-dirty",
@@ -89,6 +96,16 @@ def clip(path: Path, ticks: int, tint: tuple[int, int, int]) -> Path:
     return path
 
 
+def played(file: Path, lines: list[dict], knobs: dict | None = None, replan: int = 1, sha: str = "0a1b2c3d") -> Path:
+    """An evaluation on disk: its lines and its settings."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {key: lines[0][key] for key in ("policy", "task", "intervention")}
+    settings |= {"policy_sha256": sha + lines[0]["policy"], "knobs": knobs or {}, "replan": replan, "keep_onset": False}
+    file.with_suffix(".settings.json").write_text(json.dumps(settings))
+    return file
+
+
 @pytest.fixture(scope="session")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory that has every part."""
@@ -103,13 +120,13 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (run / policy / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 600, "lo')
         for intervention in (None, "zero") if policy == "mu_vla" else (None,):
             file = run / "eval" / f"recall-color-3-{policy}-{intervention or 'none'}.jsonl"
-            lines = [episode(policy, intervention, s, rng) for s in range(40)]
+            lines = [episode(policy, intervention, TEST + s, rng) for s in range(40)]
             good, films = policy == "mu_vla", file.with_suffix(".video")
             for i, colour in enumerate(COLOURS[:2]) if intervention is None else ():
                 lines[i] |= {"success": good, "answer": colour, "choice": colour if good else COLOURS[2]}
                 films.mkdir(exist_ok=True)
-                clip(films / f"{i}.mp4", 40 + 10 * i + 8 * good, (200, 60, 60) if good else (60, 60, 200))
-            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                clip(films / f"{TEST + i}.mp4", 40 + 10 * i + 8 * good, (200, 60, 60) if good else (60, 60, 200))
+            played(file, lines)
     clip(run / "videos" / "attention-mu_vla.mp4", 30, (230, 200, 60))
     return run
 
@@ -136,6 +153,12 @@ def test_page_is_one_file_and_holds_every_part(complete: Path, tmp_path: Path) -
         "p &lt; 10⁻¹²",
         "0123456789ab-dirty",
         "object positions &amp; colours",
+        "an expert that never saw the cue in 32.9 % of 1,000 episodes (30–36 %)",
+        "13.4 minutes of training, several at a time.",
+        "made in 10.2 minutes",
+        "m 8, rule gated, standardise True, read_scale 4, mask insulated, trained slots, loss huber, chunk 4",
+        '<td class="wrap">m 0, trained slots, loss huber, chunk 4</td>',
+        "plain write, full mask, l1: m 64, rule plain, standardise False, read_scale 1, mask full",
     ):
         assert part in text
     assert text.count('src="data:video/mp4;base64,') == 5
@@ -192,13 +215,13 @@ def test_headline_claims_only_what_the_numbers_show(
 
 def test_oversized_videos_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "VIDEO_BYTES", 0)
-    assert "Left out to keep the page small: seed 0." in page.render(read(run))
+    assert f"Left out to keep the page small: seed {TEST}, seed {TEST + 1}." in page.render(read(run))
 
 
 @pytest.mark.parametrize(
     ("content", "names"),
     [
-        (None, "found no such file"),
+        (None, "expected a run (summary.json, eval/*.jsonl or metrics.jsonl), found none of these; run `engram eval`"),
         ("{", "expected JSON"),
         ("[]", "expected a JSON object"),
         ('{"policies": {}}', '"task" to be a string'),
@@ -214,7 +237,13 @@ def test_oversized_videos_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -
         ),
         ('{"task": "t", "policies": {"a": {"success": 97}}}', '"policies.a" to hold "success" in'),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "visible": {"a": 3}}', '"visible.a" to hold'),
-        ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": {}}', '"chance" to hold'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": {}}', '"chance" to be a number, found {}'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "chance": 33}', '"chance" to be in [0, 1], found 33'),
+        ('{"task": "t", "policies": {"a": {"success": 1}}, "chance_measured": {}}', '"chance_measured" to hold'),
+        (
+            '{"task": "t", "policies": {"a": {"success": 1}}, "configuration": {"designs": {"a": 8}}}',
+            '"configuration.designs": expected "a" to be an object, found 8',
+        ),
         ('{"task": "t", "policies": {"a": {"success": 1}}, "delay_curve": [{}]}', '"delay_curve" point'),
     ],
 )
@@ -236,7 +265,7 @@ def test_a_broken_line_is_named_and_a_line_cut_short_by_a_kill_is_left_out(run: 
 
 
 def test_an_episode_that_ended_in_an_error_is_counted_as_one(run: Path) -> None:
-    line = {"task": "recall-color-3", "policy": "mu_vla", "seed": 99, "intervention": None, "success": None}
+    line = {"task": "recall-color-3", "policy": "mu_vla", "seed": TEST + 99, "intervention": None, "success": None}
     with (run / "eval" / "recall-color-3-mu_vla-none.jsonl").open("a") as file:
         file.write(json.dumps(line | {"ticks": None, "onset": None, "drift": [], "error": "it broke"}) + "\n")
     (row,) = [row for row in words.episode_rows(read(run)) if row["policy"] == "μVLA" and row["intervention"] == "none"]
@@ -322,5 +351,146 @@ def test_films_are_those_of_episodes_left_alone(run: Path) -> None:
     changed = run / "eval" / "recall-color-3-mu_vla-zero.video"
     shutil.copytree(run / "eval" / "recall-color-3-mu_vla-none.video", changed)
     videos = read(run).videos
-    assert [(v["policy"], v["seed"]) for v in videos] == [(p, s) for p in ("memoryless", "mu_vla") for s in (0, 1)]
+    assert [(v["policy"], v["seed"]) for v in videos] == [(p, s) for p in POLICIES for s in (TEST, TEST + 1)]
     assert all(changed not in video["path"].parents for video in videos)
+
+
+def test_an_evaluation_without_its_settings_is_refused(run: Path) -> None:
+    (run / "eval" / "recall-color-3-mu_vla-zero.settings.json").unlink()
+    with pytest.raises(ValueError, match=r"zero.jsonl: expected its settings in .*zero.settings.json, found no such"):
+        read(run)
+
+
+def line(seed: int, success: bool | None, **changes: object) -> dict:
+    """An episode of one policy, as short as the report takes it."""
+    start = {"task": "recall-color-3", "policy": "t1", "intervention": None, "seed": seed, "success": success}
+    middle = {"choice": "red", "answer": "red" if success else "blue", "donor_answer": None, "onset": 9, "ticks": 20}
+    return start | middle | {"error": None, "drift": [0.1] * 20, "counters": {"observations": 20}} | changes
+
+
+def lines(successes: int, episodes: int, first: int = TEST, **changes: object) -> list[dict]:
+    return [line(first + i, i < successes, **changes) for i in range(episodes)]
+
+
+class TestAnyRun:
+    """A run that has no summary.json: `engram train`, then `engram eval`."""
+
+    @pytest.fixture
+    def t1(self, tmp_path: Path) -> Path:
+        """Trained, evaluated, some of it twice, in part with knobs, cadences and memories changed."""
+        run = tmp_path / "t1"
+        swap = {"intervention": "swap", "donor_answer": "red"}
+        donors = lines(6, 8) + [line(TEST + 8, True)]  # eight of them are in the file without a mark, too
+        for mark, episodes, more in (
+            ("none", lines(6, 8), {}),
+            ("swap-donors", donors, {}),
+            ("swap", lines(1, 4, **swap), {}),
+            ("zero@12", lines(2, 4, intervention="zero@12"), {}),
+            ("none-delay_ticks=50", lines(3, 4), {"knobs": {"delay_ticks": 50}}),
+            ("none-delay_ticks=2", lines(4, 4), {"knobs": {"delay_ticks": 2}}),
+            ("none-range", lines(0, 4), {"knobs": {"delay_ticks": [2, 50]}}),
+            ("none-cue", lines(0, 4), {"knobs": {"delay_ticks": 9, "cue_ticks": 1}}),
+            ("none-replan=4", lines(0, 20), {"replan": 4, "sha": "4f"}),
+            ("none-later", lines(0, 4), {"sha": "77aabb"}),
+            ("none-seeds=2000000", lines(0, 4, VALIDATION), {}),
+        ):
+            played(run / "eval" / f"recall-color-3-t1-{mark}.jsonl", episodes, **more)
+        played(run / "eval" / "other.jsonl", lines(1, 3, task="recall-color-5"))
+        (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n')
+        sittings = [{"commit": "aaaa", "versions": {}}, {"commit": "bbbbcccc", "versions": {"torch": "2.13.0"}}]
+        (run / "config.json").write_text(json.dumps({"design": asdict(Design(m=4)), "sittings": sittings}))
+        return run
+
+    def test_what_was_measured_is_summed_up(self, t1: Path) -> None:
+        found = read(t1)
+        assert (found.task, found.intervened, list(found.metrics)) == ("recall-color-3", "t1", ["t1"])
+        results = {name: (r["successes"], r["episodes"]) for name, r in found.policies.items()}
+        assert results == {"t1": (7, 9), "t1 (replan 4)": (0, 20), "t1 (weights 77aabb)": (0, 4)}
+        assert found.policies["t1"]["ci95"] == pytest.approx([0.4526, 0.9368], abs=1e-4)
+        changed = found.summary["interventions"]
+        assert {name: (r["success"], r["donor_choice"]) for name, r in changed.items()} == {
+            "swap": (0.25, 1.0), "zero@12": (0.5, None)
+        }  # fmt: skip
+        curve = {(p["policy"], p["delay"]): p["success"] for p in found.summary["delay_curve"]}
+        assert curve == {("t1", 2): 1.0, ("t1", 50): 0.75}
+        assert found.summary["seeds"] == {"evaluated": [TEST, TEST + 19]}
+        assert (found.summary["commit"], found.chance) == ("bbbbcccc", None)
+
+    def test_the_table_keeps_apart_what_differs(self, t1: Path) -> None:
+        rows = {(r["task"], r["policy"], r["intervention"]): r["episodes"] for r in words.episode_rows(read(t1))}
+        assert rows["recall-color-3", "t1", "none"] == 9
+        assert rows["recall-color-3 delay_ticks=50", "t1", "none"] == 4
+        assert rows["recall-color-3 delay_ticks=9 cue_ticks=1", "t1", "none"] == 4
+        assert rows["recall-color-3 (validation seeds)", "t1", "none"] == 4
+        assert rows["recall-color-5", "t1", "none"] == 3
+
+    def test_the_page_claims_nothing_else(self, t1: Path) -> None:
+        text = report.write(t1).read_text()
+        for part in ("<h1>Results on recall-color-3</h1>", "t1: same weights", "t1 chooses that episode",
+                     "design of t1", "git checkout bbbbcccc</code>", "evaluations do not note their own"):  # fmt: skip
+            assert part in text
+        for claim in ("quickstart", "μVLA", "chance", "minutes", "guesses", "Paired"):
+            assert claim not in text.partition("the paper's setting")[0], claim
+
+    def test_films_are_those_of_the_task_alone(self, t1: Path) -> None:
+        eval_, films = t1 / "eval", "recall-color-3-t1-none.video"
+        (eval_ / films).mkdir()
+        clip(eval_ / films / f"{TEST}.mp4", 12, (200, 60, 60))
+        clip(eval_ / films / f"attention-{TEST + 1}.mp4", 12, (60, 200, 60))
+        (eval_ / films / f"attention-{TEST}.partial.mp4").write_bytes(b"half")
+        shutil.copytree(eval_ / films, eval_ / "recall-color-3-t1-swap.video")
+        shutil.copytree(eval_ / films, eval_ / "recall-color-3-t1-none-delay_ticks=50.video")
+        found = read(t1)
+        assert [(v["policy"], v["seed"], v["path"].parent.name) for v in found.videos] == [("t1", TEST, films)]
+        assert {(look["task"], look["seed"]) for look in found.attention} == {
+            ("recall-color-3", TEST + 1), ("recall-color-3 delay_ticks=50", TEST + 1)
+        }  # fmt: skip
+        text = page.render(found)
+        assert f"t1, recall-color-3, seed {TEST + 1}</figcaption>" in text
+        assert "<h2>Films</h2>" in text
+
+    def test_films_of_attention_have_a_budget(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(page, "ATTENTION_BYTES", 0)
+        assert "Left out to keep the page small: μVLA." in page.render(read(run))
+
+    def test_two_policies_of_the_known_names_are_compared(self, tmp_path: Path) -> None:
+        for name, successes in (("memoryless", 30), ("mu_vla", 100)):
+            played(tmp_path / "eval" / f"{name}.jsonl", lines(successes, 100, policy=name))
+        assert words.headline(read(tmp_path)) == "Memory helps"
+
+    def test_of_several_tasks_the_one_with_most_episodes(self, tmp_path: Path) -> None:
+        played(tmp_path / "eval" / "a.jsonl", lines(1, 9, intervention="zero"))
+        played(tmp_path / "eval" / "b.jsonl", lines(1, 3, task="recall-color-5"))
+        played(tmp_path / "eval" / "c.jsonl", lines(1, 9, task="recall-color-9"), {"delay_ticks": 5})
+        assert read(tmp_path).task == "recall-color-5"
+
+    def test_trained_alone(self, t1: Path) -> None:
+        shutil.rmtree(t1 / "eval")
+        text = report.write(t1).read_text()
+        assert "t1: not evaluated yet" in text
+        assert "Line chart of training loss" in text
+        assert '<div class="tiles">' not in text
+        with pytest.raises(ValueError, match="expected an evaluated policy to draw, found none; run `engram eval`"):
+            report.figure(t1, t1 / "a.png")
+
+    def test_evaluated_alone_with_nothing_but_an_intervention(self, tmp_path: Path) -> None:
+        played(tmp_path / "eval" / "a.jsonl", lines(1, 4, intervention="zero"))
+        text = report.write(tmp_path).read_text()
+        assert "no episode with its memory left alone came to an end" in text
+        assert "t1 with its memory zeroed" in text
+        assert "How to repeat it" not in text
+
+    def test_errors_are_neither(self, tmp_path: Path) -> None:
+        broken = line(TEST + 4, None, error="it broke", ticks=None, onset=None, drift=[])
+        file = played(tmp_path / "eval" / "a.jsonl", [*lines(1, 4), broken])
+        assert read(tmp_path).policies["t1"]["episodes"] == 4
+        played(file.with_name("b.jsonl"), [line(TEST + 4, True)])  # played again, elsewhere
+        assert read(tmp_path).policies["t1"]["successes"] == 2
+
+
+def test_the_published_design_is_not_called_another(run: Path) -> None:
+    change(run, configuration={"designs": {"mu_vla": asdict(Design()) | DESIGN | {"m": 8}}})
+    ((title, text),) = words.designs(read(run))
+    assert (title, text.partition(",")[0]) == ("design of μVLA", "m 8")
+    frames = asdict(Design(memory="last-frames", frames=6))
+    assert words.design(frames) == "memory last-frames, frames 6, trained slots, loss huber, chunk 4"

@@ -9,7 +9,7 @@ import av
 import fakes
 import pytest
 import torch
-from doubles import BlindPolicy, CuePolicy
+from doubles import SPEC, BlindPolicy, CuePolicy
 from game import make
 
 from engram.carry import Carry
@@ -268,6 +268,15 @@ class Stuck(CuePolicy):
 
     def observe(self, carry: Carry, obs: Observation, first_B: torch.Tensor) -> Carry:
         return {**super().observe(carry, obs, first_B), **{key: carry[key] for key in carry if "memory/" in key}}
+
+
+def test_a_policy_that_skips_writes_fails_the_run(tmp_path, monkeypatch):
+    policy = fakes.policy(Design(m=2), spec=SPEC)
+    run(policy, tmp_path / "whole.jsonl", seeds=[0])
+    write = policy._write
+    monkeypatch.setattr(policy, "_write", lambda carry, x, tick, mask: write(carry, x, tick, mask & (tick == 0)))
+    with pytest.raises(CounterError, match="seed 0: expected .*'writes': .* found .*'writes': 1"):
+        run(policy, tmp_path / "skips.jsonl", seeds=[0])
 
 
 def test_a_memory_that_never_moves_fails_the_run(tmp_path):

@@ -425,14 +425,20 @@ def test_the_published_choices():
     assert published(Design(), Settings(start="scratch"))[0].trained == "all"
 
 
+@pytest.mark.parametrize("k", [1, 2, 8])
+@pytest.mark.parametrize("m", [0, 1, 64])
+def test_the_published_coupling_for_what_the_paper_varies(k, m):
+    design, settings = published(Design(m=m, tbptt=k), Settings())
+    assert (design.m, design.tbptt, settings.ticks, design.mask) == (m, k, k, "full")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         (
-            (Design(m=3), Settings()),
-            "--design.m: expected 64, the published value, found 3; leave --design.m or --preset out",
+            (Design(chunk=3), Settings()),
+            "--design.chunk: expected 8, the published value, found 3; leave --design.chunk or --preset out",
         ),
-        ((Design(tbptt=8), Settings()), "--design.tbptt: expected 2, the published value, found 8"),
         ((Design(trained="all"), Settings()), "--design.trained: expected language, the published value, found all"),
         ((Design(), Settings(ticks=16)), "--settings.ticks: expected 2, the published value, found 16"),
     ],

@@ -26,6 +26,7 @@ from torch.nn.functional import pad
 from engram.backbones.streams import Stream, against, alone, together
 
 VOCABULARY, TEXT_TOKENS, IMAGE_TOKENS = 512, 16, 16
+CAMERAS, SIDE = ("base", "wrist"), 64  # what the shipped weights were pretrained on: these cameras, pixels a side
 PACKAGED = Path(__file__).with_name("tiny_s.safetensors")
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"width": 128, "heads": 4, "layers": 3, "channels": (16, 32, 64)},
@@ -36,7 +37,10 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @lru_cache(maxsize=4096)
 def word_ids(instruction: str) -> tuple[int, ...]:
-    """Word ids (1..VOCABULARY-1, by hash) of an instruction, padded with 0 to TEXT_TOKENS; longer text is cut."""
+    """Word ids (1..VOCABULARY-1, by hash) of an instruction, padded with 0 to TEXT_TOKENS; longer text is cut.
+
+    Some words share an id, "orange" and "cubes" among them: instructions should differ in more than one word.
+    """
     words = re.findall(r"[a-z0-9]+", instruction.lower())[:TEXT_TOKENS]
     ids = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words]
     return tuple(ids + [0] * (TEXT_TOKENS - len(ids)))

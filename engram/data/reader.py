@@ -156,9 +156,21 @@ def _frames(root: Path, info: dict, episodes: dict[str, list], width: dict[str, 
         missing = sorted({*width, *layout.COLUMNS} - set(table.column_names))
         if missing:
             raise DataError(path, f"columns {missing}", f"{table.column_names}", AGAIN)
-        scalars = {key: table[key].to_numpy() for key in layout.COLUMNS}
+        scalars = {key: _scalars(path, table, key) for key in layout.COLUMNS}
         parts.append(scalars | {key: _matrix(path, table, key, dim) for key, dim in width.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _scalars(path: Path, table: pa.Table, key: str) -> NDArray:
+    """A column of numbers, one a row: whole ones, but for timestamps."""
+    column = table[key].combine_chunks()
+    sound = pa.types.is_integer(column.type) or (key == "timestamp" and pa.types.is_floating(column.type))
+    if not sound or column.null_count:
+        raise DataError(path, f"numbers without nulls in {key}", f"{column.type}, {column.null_count} nulls", AGAIN)
+    values = column.to_numpy()
+    if not np.isfinite(values).all():
+        raise DataError(path, f"finite numbers in {key}", "NaN or infinity", "drop or repair those episodes")
+    return values
 
 
 def _matrix(path: Path, table: pa.Table, key: str, width: int) -> NDArray[np.float32]:
@@ -208,6 +220,8 @@ def _tasks(root: Path, task_index: NDArray[np.int64]) -> tuple[str, ...]:
     unknown = sorted(set(np.unique(task_index).tolist()) - set(tasks))
     if unknown or sorted(tasks) != list(range(len(tasks))):
         raise DataError(path, "a task for each task_index from 0", f"{sorted(tasks)}, missing {unknown}", AGAIN)
+    if wrong := [text for text in tasks.values() if not isinstance(text, str)]:
+        raise DataError(path, "every task as text", f"{wrong[0]!r}", AGAIN)
     return tuple(tasks[i] for i in range(len(tasks)))
 
 
@@ -226,6 +240,8 @@ def _clips(
     needed = [f"{at}/{name}" for name in ("from_timestamp", "chunk_index", "file_index")]
     if not set(needed) <= set(episodes):
         raise DataError(root / "meta" / "episodes", f"columns {needed}", f"{sorted(episodes)}", AGAIN)
+    if absent := [name for name in needed if None in episodes[name]]:
+        raise DataError(root / "meta" / "episodes", f"numbers in {absent[0]}", "null", AGAIN)
     offset = np.repeat(np.asarray(episodes[f"{at}/from_timestamp"], np.float64), episodes["length"])
     number = np.rint((offset + timestamp) * spec.control_hz).astype(np.int64)
     place = np.repeat(np.stack([episodes[f"{at}/chunk_index"], episodes[f"{at}/file_index"]], 1), episodes["length"], 0)

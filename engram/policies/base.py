@@ -2,11 +2,27 @@
 
 import abc
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from engram.carry import Carry
 from engram.types import Chunk, Observation, Spec, Window
+
+WRITES = "count/writes"  # of a policy with a memory, int64 (B,): how often each row has been written in its episode
+
+
+def remembering(memory: Carry, batch: int) -> Carry:
+    """What `batch` episodes start with: a memory's `init`, and no write yet."""
+    return {**memory, WRITES: torch.zeros(batch, dtype=torch.int64, device=next(iter(memory.values())).device)}
+
+
+def counted(before: Carry, memory: Carry, mask_B: Bool[Tensor, "B"]) -> Carry:
+    """What a write made of a carry, `memory`, with one more write of the rows in `mask_B` than `before`.
+
+    Called with every write and nowhere else: what evaluation counts is what was done.
+    """
+    return {**memory, WRITES: before[WRITES] + mask_B}
 
 
 class Policy(nn.Module, abc.ABC):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engram import carry as carries
 from engram.carry import Carry
 from engram.memory.base import Memory
-from engram.policies.base import Policy
+from engram.policies.base import Policy, counted, remembering
 from engram.policies.trunk import Head, Keys, Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
 
@@ -32,7 +32,7 @@ class Before(Policy):
         self.age = nn.Parameter(0.02 * torch.randn(frames, 1, trunk.backbone.width))
 
     def init(self, batch: int) -> Carry:
-        return self.memory.init(batch)
+        return remembering(self.memory.init(batch), batch)
 
     def observe(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> Carry:
         carry = carries.where(first_B, self.init(len(first_B)), carries.lasting(carry))
@@ -59,7 +59,8 @@ class Before(Policy):
     def _remember(self, carry: Carry, x_BND: Tensor, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, tuple]:
         """What the memory showed before this tick, and the carry after it."""
         past = self.memory.read(carry, x_BND, tick_B)
-        return self.memory.write(carry, x_BND, tick_B, write_B), past
+        kept = self.memory.write(carries.select(carry, "memory/"), x_BND, tick_B, write_B)
+        return counted(carry, kept, write_B), past
 
     def _tokens(self, scene: Tensor) -> Tensor:
         """A frame as tokens (B,N,D): embedded tokens, or keys and values of all layers laid in a row."""

@@ -172,10 +172,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
-    """Copy tensors by name, refusing anything missing, unknown or of another shape."""
+    """Copy tensors by name, refusing anything missing, unknown or of another shape or dtype."""
     wanted = policy.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
-        expected, got = (_shape(tensors.get(name)) for tensors in (wanted, found))
+        expected, got = (_kind(tensors.get(name)) for tensors in (wanted, found))
         if expected != got:
             raise ValueError(
                 f"{folder}: tensor {name}: expected {expected}, found {got}; "
@@ -184,5 +184,5 @@ def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
     policy.load_state_dict(found)
 
 
-def _shape(tensor: torch.Tensor | None) -> str:
-    return "none" if tensor is None else f"shape {tuple(tensor.shape)}"
+def _kind(tensor: torch.Tensor | None) -> str:
+    return "none" if tensor is None else f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -6,18 +6,19 @@ from typing import Any
 from engram.policies.design import Design
 from engram.settings import Settings
 
-# One optimizer step per window of K = 2 ticks: the published coupling.
+# One optimizer step per window of K ticks: the published coupling.
 DESIGN = {
     "memory": "recurrent", "m": 64, "rule": "plain", "initial_std": 0.02, "read_scale": 1.0, "standardise": False,
     "tbptt": 2, "mask": "full", "trained": "language", "chunk": 8, "loss": "l1",
 }  # fmt: skip
-SETTINGS = {"ticks": 2}
+VARIED = ("m", "tbptt", "memory")  # what the paper's own table varies: 0, 1 or 64 tokens, K of 1, 2 or 8, first frame
 
 
 def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
-    """muVLA's published choices on our backbone: DESIGN and SETTINGS, and else what was given.
+    """muVLA's published choices on our backbone: DESIGN, windows of K ticks, and else what was given.
 
-    What was given must be the default or the published value, or else ValueError. A backbone from scratch trains whole.
+    What was given must be the default (then the published value takes its place), the published value or one of VARIED,
+    or else ValueError. A backbone from scratch trains whole.
 
     Not the paper's: the weights of the context stream learn themselves (LoRA) and the vision tower not at all; learning
     rate 2e-3, 50 updates of warm-up (5e-4, 2000 from a tenth) and AdamW's second beta 0.95 (0.999); gradients are
@@ -26,8 +27,9 @@ def published(design: Design, settings: Settings) -> tuple[Design, Settings]:
     and a chunk's tail past the end of its episode asks for nothing (it repeats the last action).
     """
     whole = {"trained": "all"} if settings.start == "scratch" else {}
-    design = _with(design, Design(), DESIGN | whole, "design")
-    return design, _with(settings, Settings(), SETTINGS, "settings")
+    varied = {key: getattr(design, key) for key in VARIED if getattr(design, key) != getattr(Design(), key)}
+    design = _with(design, Design(), DESIGN | whole | varied, "design")
+    return design, _with(settings, Settings(), {"ticks": design.tbptt}, "settings")
 
 
 def _with(given: Any, default: Any, choices: dict, name: str) -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from engram import carry as carries
 from engram.carry import Carry
 from engram.memory.recurrent import Recurrent
-from engram.policies.base import Policy
+from engram.policies.base import Policy, counted, remembering
 from engram.policies.trunk import Head, Keys, Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
 
@@ -75,7 +75,7 @@ class Through(Policy):
         self.memory.standard.fit(torch.cat(hidden_SMD))
 
     def init(self, batch: int) -> Carry:
-        return {} if self.memory is None else self.memory.init(batch)
+        return {} if self.memory is None else remembering(self.memory.init(batch), batch)
 
     def observe(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> Carry:
         carry = carries.where(first_B, self.init(len(first_B)), carries.lasting(carry))
@@ -158,7 +158,9 @@ class Through(Policy):
         return self._write(carry, hidden_BMD, tick_B, write_B), made
 
     def _write(self, carry: Carry, hidden_BMD: Tensor, tick_B: Tensor, write_B: Tensor) -> Carry:
-        return carry if self.memory is None else self.memory.write(carry, hidden_BMD, tick_B, write_B)
+        if self.memory is None:
+            return carry
+        return counted(carry, self.memory.write(carries.select(carry, "memory/"), hidden_BMD, tick_B, write_B), write_B)
 
     def _slots(self, carry: Carry, like: Tensor, tick_B: Tensor) -> Tensor:
         """Memory tokens, or the tokens that only think, at their places."""

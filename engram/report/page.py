@@ -9,21 +9,22 @@ from engram.files import replace_text
 from engram.provenance import short
 from engram.report import plots, words
 from engram.report.assets import CSS, JS
-from engram.report.run import Json, Run, read
+from engram.report.checked import Json
+from engram.report.run import Run, read
 from engram.report.table import cell
 from engram.report.theme import colour, label, percent, svg
 
 PROVENANCE = (
-    "commit", "seeds", "machine", "versions", "train_seconds", "wall_seconds", "frames_per_second_train", "notes",
+    "commit", "seeds", "machine", "versions", "training_time", "wall_seconds", "frames_per_second_train", "notes",
 )  # fmt: skip
-VIDEO_BYTES = 3_500_000  # of mp4; with base64 the page stays under 5 MB
+VIDEO_BYTES, ATTENTION_BYTES = 2_900_000, 600_000  # of mp4; with base64 the page stays under 5 MB
 
 
 def write(run: Path, out: Path | None = None) -> Path:
     """Write the report of a run directory to `out` (default RUN/report.html) and return its path.
 
-    Parts that the run does not have are named in one line instead. ValueError where `summary.json` is absent or
-    malformed, or a metrics or evaluation file holds a line that is not JSON.
+    Parts that the run does not have are named in one line instead. ValueError where a file is malformed, or
+    there is neither a summary nor an evaluation nor a training to report.
     """
     found = read(Path(run))
     target = Path(out) if out else found.path / "report.html"
@@ -45,17 +46,17 @@ def render(run: Run) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(words.headline(run))} · {escape(run.task)}</title><style>{CSS}</style></head>\n"
+        f"<title>{escape(words.headline(run))} · {escape(run.name)}</title><style>{CSS}</style></head>\n"
         f"<body><main>{''.join(body)}</main><script>{JS}</script></body></html>\n"
     )
 
 
 def _head(run: Run) -> str:
-    tiles = [(percent(r["success"]), f"{label(name)}, cue hidden") for name, r in run.policies.items()]
+    tiles = [(percent(r["success"]), f"{label(name)}, {words.condition(run)}") for name, r in run.policies.items()]
     tiles += [(percent(run.chance), "chance: the expert that never saw the cue")] if run.chance is not None else []
     changed: Json = run.summary.get("interventions") or {}
     if "zero" in changed:
-        tiles.append((percent(changed["zero"]["success"]), "μVLA with its memory zeroed"))
+        tiles.append((percent(changed["zero"]["success"]), f"{label(run.intervened)} with its memory zeroed"))
     if changed.get("swap", {}).get("donor_choice") is not None:
         tiles.append((percent(changed["swap"]["donor_choice"]), "choose the donor's colour after memories are swapped"))
     names = list(run.policies)
@@ -64,11 +65,12 @@ def _head(run: Run) -> str:
         f'<div style="border-top-color:{tint}"><b>{value}</b><span>{escape(text)}</span></div>'
         for tint, (value, text) in zip(tints, tiles, strict=False)
     )
+    tiled = f'<div class="tiles">{boxes}</div>' if boxes else ""
     return (
-        f'<header><p class="eyebrow">Engram report · {escape(run.task)}{_when(run)}</p>'
+        f'<header><p class="eyebrow">Engram report · {escape(run.name)}{_when(run)}</p>'
         f"<h1>{escape(words.headline(run))}</h1>"
         f'<p class="lead">{escape(words.lead(run))}</p><p class="note">{escape(words.paired(run))}</p>'
-        f'<div class="tiles">{boxes}</div></header>'
+        f"{tiled}</header>"
     )
 
 
@@ -91,23 +93,33 @@ def _plot(drawing: str, caption: str) -> str:
 
 
 def _videos(run: Run) -> str:
-    title = "The same episodes, seen by both"
-    if not run.videos:
-        return _absent(title, "This run recorded no videos.")
     by_seed: dict[int, list[Json]] = {}
     for video in run.videos:
         by_seed.setdefault(video["seed"], []).append(video)
-    pairs, left, skipped = [], VIDEO_BYTES, []
-    for seed, clips in by_seed.items():
+    both = {len(clips) for clips in by_seed.values()} == {2}
+    title = "The same episodes, seen by both" if both else "Films"
+    if not run.videos:
+        return _absent(title, "This run recorded no videos of episodes with memory left alone.")
+    kept = _fitting({str(seed): clips for seed, clips in by_seed.items()}, VIDEO_BYTES)
+    pairs = "".join(_pair(run, seed, clips) for seed, clips in by_seed.items() if str(seed) in kept)
+    trailer = _left_out([f"seed {seed}" for seed in by_seed if str(seed) not in kept])
+    return _section(title, f'{_player()}<div class="pairs">{pairs}</div>{trailer}')
+
+
+def _fitting(films: dict[str, list[Json]], budget: int) -> set[str]:
+    """The keys of those that a page has room for, taken in order: `budget` bytes."""
+    kept = set()
+    for key, clips in films.items():
         size = sum(clip["path"].stat().st_size for clip in clips)
-        if size > left:
-            skipped.append(seed)
-            continue
-        left -= size
-        pairs.append(_pair(run, seed, clips))
-    notes = [f"Left out to keep the page small: seed {s}." for s in skipped]
-    trailer = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
-    return _section(title, f'{_player()}<div class="pairs">{"".join(pairs)}</div>{trailer}')
+        if size <= budget:
+            budget -= size
+            kept.add(key)
+    return kept
+
+
+def _left_out(names: list[str]) -> str:
+    said = f"Left out to keep the page small: {', '.join(names)}."
+    return f'<p class="note">{escape(said)}</p>' if names else ""
 
 
 def _pair(run: Run, seed: int, clips: list[Json]) -> str:
@@ -147,6 +159,8 @@ def _player() -> str:
 
 
 def _success(run: Run) -> str:
+    if not run.policies:
+        return _absent("Success", "This run evaluated no policy with its memory left alone.")
     alt = words.success_alt(run)
     drawing = svg(lambda ax, theme: plots.success(ax, theme, run), 5.2, 3.3, alt)
     caption = f"Bars: share of episodes. Lines: Wilson 95 % intervals. {words.chance(run)}"
@@ -156,12 +170,12 @@ def _success(run: Run) -> str:
 def _interventions(run: Run) -> str:
     title = "What memory is worth"
     if not run.summary.get("interventions"):
-        return _absent(title, "This run tried no interventions on memory.")
+        return _absent(title, "This run tried no interventions on memory in this task.")
     height = 1.0 + 0.34 * len(plots.intervention_rows(run))
     drawing = svg(lambda ax, theme: plots.interventions(ax, theme, run), 5.2, height, words.intervention_alt(run))
     caption = (
-        "Same weights, same kind of episodes; only the carried memory is changed, when the choice begins unless a tick "
-        f"is named. {words.chance(run)}"
+        f"{label(run.intervened)}: same weights, same kind of episodes; only the carried memory is changed, when the "
+        f"choice begins unless a tick is named. {words.chance(run)}"
     )
     return _section(title, _plot(drawing, caption))
 
@@ -169,7 +183,7 @@ def _interventions(run: Run) -> str:
 def _delay(run: Run) -> str:
     title = "How long it lasts"
     if not run.summary.get("delay_curve"):
-        return _absent(title, "This run measured no success against delay.")
+        return _absent(title, "This run measured no success against delay in this task.")
     drawing = svg(lambda ax, theme: plots.delay(ax, theme, run), 5.2, 3.2, words.delay_alt(run))
     return _section(title, _plot(drawing, f"Bands: Wilson 95 % intervals. {words.chance(run)}"))
 
@@ -179,11 +193,11 @@ def _learning(run: Run) -> str:
     if not plots.loss_curves(run):
         return _absent(title, "This run logged no training metrics.")
     drawing = svg(lambda ax, theme: plots.learning(ax, theme, run), 5.2, 3.2, words.learning_alt(run))
-    spent = run.summary.get("train_seconds")
     rate = run.summary.get("frames_per_second_train")
-    cost = f" Training took {spent / 60:.1f} minutes." if isinstance(spent, int | float) else ""
-    cost += f" {rate:,.0f} frames a second." if isinstance(rate, int | float) else ""
-    return _section(title, _plot(drawing, f"Faint: as logged. Bold: smoothed in the logarithm.{cost}"))
+    caption = ["Faint: as logged. Bold: smoothed in the logarithm."]
+    caption += [f"{spent}." for spent in [words.training_time(run)] if spent]
+    caption += [f"{rate:,.0f} frames a second."] if isinstance(rate, int | float) else []
+    return _section(title, _plot(drawing, " ".join(caption)))
 
 
 def _drift(run: Run) -> str:
@@ -198,16 +212,26 @@ def _drift(run: Run) -> str:
 def _attention(run: Run) -> str:
     if not run.attention:
         return _absent("Where it looks", "This run recorded no attention overlays.")
+    films = {_seen(film): [film] for film in run.attention}
+    kept = _fitting(films, ATTENTION_BYTES)
     clips = "".join(
-        f'<figure class="clip">{_video(file, f"Attention overlay {file.stem}")}'
-        f"<figcaption>{escape(label(file.stem.removeprefix('attention-')))}</figcaption></figure>"
-        for file in run.attention
+        f'<figure class="clip">{_video(film["path"], f"Attention overlay: {name}")}'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, (film,) in films.items()
+        if name in kept
     )
     note = (
         "What the policy saw, cameras in rows. Heat: mean attention over layers, heads and tokens, of the memory "
-        "tokens (left) and of the action slots (right), relative to its strongest in the film."
+        "tokens (left, where it has any) and of the action slots (right), relative to its strongest in the film."
     )
-    return _section("Where it looks", f'<p class="note">{note}</p>{_player()}<div class="clips">{clips}</div>')
+    trailer = _left_out([name for name in films if name not in kept])
+    return _section("Where it looks", f'<p class="note">{note}</p>{_player()}<div class="clips">{clips}</div>{trailer}')
+
+
+def _seen(film: Json) -> str:
+    """Whose look a film shows, and in which episode."""
+    known = (label(film["policy"]), film["task"], f"seed {film['seed']}" if film["seed"] else "")
+    return ", ".join(part for part in known if part)
 
 
 def _episodes(run: Run) -> str:
@@ -229,7 +253,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _provenance(run: Run) -> str:
-    pairs = [pair for key in PROVENANCE if run.summary.get(key) for pair in _flat(key, run.summary[key])]
+    shown = run.summary | {"training_time": words.training_time(run)}
+    pairs = words.designs(run) + [pair for key in PROVENANCE if shown.get(key) for pair in _flat(key, shown[key])]
     if not pairs:
         return _absent("Provenance", "The summary names no commit, versions or seeds.")
     rows = "".join(
@@ -257,8 +282,11 @@ def _shown(value: Any) -> str:
 
 
 def _repeat(run: Run) -> str:
-    commit = str(run.summary.get("commit", "unknown"))
+    commit = str(run.summary.get("commit") or "unknown")
     sha = commit.removesuffix("-dirty")
-    commands = ([f"git checkout {sha}"] if sha != "unknown" else []) + [run.summary.get("command", "make quickstart")]
+    commands = [f"git checkout {sha}"] if sha != "unknown" else []
+    commands += [run.summary["command"]] if run.summary.get("command") else []
+    if not commands:
+        return ""
     changed = '<p class="note">Made with changes that were not committed.</p>' if sha != commit else ""
     return _section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>{changed}")

@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from engram.report import plots, words
-from engram.report.run import Json, Run, read
+from engram.report.checked import Json
+from engram.report.run import Run, read
 from engram.report.theme import LIGHT, colour, label
 from engram.report.video import filmstrip, read_frames
 
@@ -18,6 +19,8 @@ SHOTS = 7
 def figure(run: Path, out_png: Path) -> Path:
     """Save the picture of a run, 1200 x 700 pixels; without videos the strips are left out. Returns `out_png`."""
     found = read(Path(run))
+    if not found.policies:
+        raise ValueError(f"{run}: expected an evaluated policy to draw, found none; run `engram eval` first")
     pair = _telling_pair(found.videos)
     with matplotlib.rc_context(LIGHT.rc() | {"figure.facecolor": LIGHT.paper, "savefig.facecolor": LIGHT.paper}):
         drawn = Figure(figsize=(12, 7 if pair else 4.2), dpi=100, layout="constrained")
@@ -39,7 +42,7 @@ def _charts(area: SubFigure, run: Run) -> None:
     left.set_title(f"Success on {run.task}", loc="left", fontsize=11, pad=18)
     for ax in right:
         plots.interventions(ax, LIGHT, run)
-        ax.set_title("μVLA when its memory is tampered with", loc="left", fontsize=11, pad=18)
+        ax.set_title(f"{label(run.intervened)} when its memory is tampered with", loc="left", fontsize=11, pad=18)
 
 
 def _telling_pair(videos: list[Json]) -> list[Json]:

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from engram.report.run import Json, Run
-from engram.report.theme import MEMORY, Theme, colour, label, percent
+from engram.report.checked import Json
+from engram.report.run import Run
+from engram.report.theme import Theme, colour, label, percent
 from engram.stats import wilson
 
 INTERVENTIONS = {
@@ -51,10 +52,10 @@ def success(ax: Axes, theme: Theme, run: Run) -> None:
 
 def interventions(ax: Axes, theme: Theme, run: Run) -> None:
     """What happens to the remembering policy when its memory is tampered with during evaluation."""
-    rows = intervention_rows(run)
+    rows, tint = intervention_rows(run), colour(run.intervened, [*run.policies, run.intervened])
     for y, (_, result, is_donor) in enumerate(rows):
         rate = result["success"]
-        ax.barh(y, rate, 0.62, color=MEMORY, alpha=0.45 if is_donor else 1.0, hatch="////" if is_donor else None,
+        ax.barh(y, rate, 0.62, color=tint, alpha=0.45 if is_donor else 1.0, hatch="////" if is_donor else None,
                 edgecolor=theme.paper if is_donor else "none", linewidth=0)  # fmt: skip
         low, high = interval(result)
         ax.plot([low, high], [y, y], color=theme.ink, linewidth=1.3, solid_capstyle="butt")
@@ -73,7 +74,8 @@ def intervention_rows(run: Run) -> list[tuple[str, Json, bool]]:
     """(title, result, whether the rate counts the donor's colour), untouched memory first, in a fixed order."""
     found: Json = run.summary.get("interventions") or {}
     order = list(INTERVENTIONS)
-    rows = [(INTERVENTIONS["none"], run.policies["mu_vla"], False)] if "mu_vla" in run.policies else []
+    untouched = run.policies.get(run.intervened)
+    rows = [(INTERVENTIONS["none"], untouched, False)] if untouched else []
     for name in sorted(found, key=lambda key: (order + [key.partition("@")[0]]).index(key.partition("@")[0])):
         kind, _, tick = name.partition("@")
         rows.append(

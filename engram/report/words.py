@@ -3,15 +3,21 @@
 from collections import Counter
 from typing import Any
 
+from engram.policies.published import DESIGN
+from engram.report.checked import Json
 from engram.report.plots import drift_bands, interval, intervention_rows, loss_curves
-from engram.report.run import Json, Run
+from engram.report.run import Run
 from engram.report.theme import label, percent
 
+REMEMBERS, LEARNS = ("m", "rule", "standardise", "read_scale", "mask"), ("trained", "loss", "chunk")
+VARIED = ("m", "trained")  # the paper tries several m; what can be trained depends on the backbone
 GUESSING, REMEMBERING = 0.10, 0.90  # at most chance + 0.10 is guessing; at least 0.90 is remembering
 
 
 def headline(run: Run) -> str:
     """A few words: what the two policies do, judged by chance and by their intervals."""
+    if not run.task:
+        return f"{label(run.name)}: not evaluated yet"
     plain, memory = run.policies.get("memoryless"), run.policies.get("mu_vla")
     if plain is None or memory is None:
         return f"Results on {run.task}"
@@ -28,10 +34,16 @@ def headline(run: Run) -> str:
 
 def lead(run: Run) -> str:
     """The sentence under the headline, with the numbers."""
+    if not run.task:
+        return "A policy was trained; the folder eval holds no episodes of it."
+    if not run.policies:
+        return f"On {run.task}, no episode with its memory left alone came to an end."
     names = sorted(run.policies, key=lambda name: -run.policies[name]["success"])
     said = [f"{_subject(name)} succeeds in {_rate(run.policies[name])}" for name in names]
-    said += [f"an expert that never saw the cue in {_rate(run.summary['chance'])}"] if run.chance is not None else []
-    cue = " When it is time to choose, the cue is out of sight." if "recall" in run.task else ""
+    measured = run.summary.get("chance_measured") or {"success": run.chance}
+    said += [f"an expert that never saw the cue in {_rate(measured)}"] if run.chance is not None else []
+    hidden = "recall" in run.task and "visible" not in run.task
+    cue = " When it is time to choose, the cue is out of sight." if hidden else ""
     return f"On {run.task}, {_listed(said)} (in brackets: 95 % intervals).{cue}{_swap(run)}"
 
 
@@ -98,6 +110,51 @@ def chance(run: Run) -> str:
     return "" if run.chance is None else f"Dashed line: chance, {percent(run.chance)}."
 
 
+def condition(run: Run) -> str:
+    """What the success of the policies was measured under, next to that with the cue in view where there is one."""
+    return "cue hidden" if run.summary.get("visible") else run.task
+
+
+def training_time(run: Run) -> str:
+    """How long the training took; that of several is a sum, and may be longer than the making of the whole run."""
+    spent = run.summary.get("train_seconds")
+    if not isinstance(spent, int | float):
+        return ""
+    several = len(run.summary.get("training") or {}) > 1
+    return f"{spent / 60:.1f} minutes of training{', several at a time' if several else ''}"
+
+
+def designs(run: Run) -> list[tuple[str, str]]:
+    """A line for the design of each policy, and one for the published design where a policy with a memory has another.
+
+    Whoever reads a rate of μVLA must see whether it is the paper's.
+    """
+    found: dict[str, Json] = (run.summary.get("configuration") or {}).get("designs") or {}
+    other = {name for name, chosen in found.items() if _departs(chosen)}
+    rows = [
+        (f"design of {label(name)}", design(chosen) + (" (not the paper's setting)" if name in other else ""))
+        for name, chosen in found.items()
+    ]
+    published = f"plain write, full mask, l1: {design(DESIGN)}; it is what `engram train --preset paper` trains"
+    return rows + ([("the paper's setting", published)] if other else [])
+
+
+def design(chosen: Json) -> str:
+    """What decides how a policy remembers and learns, by the names that `engram train` has for it."""
+    read = {"recurrent": REMEMBERS if chosen.get("m") else ("m",), "last-frames": ("memory", "frames")}
+    kept = [key for key in (*read.get(chosen.get("memory", "recurrent"), ("memory",)), *LEARNS) if key in chosen]
+    kept += ["carried"] if chosen.get("carried") is False else []
+    return ", ".join(
+        f"{key} {chosen[key]:g}" if isinstance(chosen[key], float) else f"{key} {chosen[key]}" for key in kept
+    )
+
+
+def _departs(chosen: Json) -> bool:
+    """Whether it has a memory of tokens that is not written, read or trained as published."""
+    tokens = chosen.get("memory", "recurrent") == "recurrent" and chosen.get("m")
+    return bool(tokens) and any(chosen.get(key) != DESIGN[key] for key in (*REMEMBERS, *LEARNS) if key not in VARIED)
+
+
 def _rate(result: Json) -> str:
     episodes = f" of {result['episodes']:,} episodes" if result.get("episodes") else ""
     low, high = interval(result)
@@ -111,7 +168,8 @@ def _swap(run: Run) -> str:
     if swap.get("donor_choice") is None:
         return ""
     rate = percent(swap["donor_choice"])
-    return f" Given the memory of another episode, μVLA chooses that episode's colour {rate} of the time."
+    who = label(run.intervened)
+    return f" Given the memory of another episode, {who} chooses that episode's colour {rate} of the time."
 
 
 def _subject(policy: str) -> str:

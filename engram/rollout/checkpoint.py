@@ -1,17 +1,21 @@
 """Evaluate what `engram train` made: load and play; for a swap first the episodes whose memories are given away."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import gymnasium
+
 from engram.data.seeds import TEST
+from engram.envs import make
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.rollout import interventions, records
 from engram.rollout.evaluate import evaluate, require_possible
 from engram.rollout.interventions import Intervention
+from engram.rollout.overlay import film_attention, lookable
 
 KINDS = {
     "zero": interventions.zero,
@@ -34,6 +38,7 @@ def evaluate_checkpoint(
     lanes: int = 16,
     workers: int = 2,
     videos: int = 0,
+    attention: int = 0,
     knobs: Mapping[str, object] | None = None,
     name: str | None = None,
     progress: bool = True,
@@ -44,13 +49,19 @@ def evaluate_checkpoint(
 
     `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
     checkpoint named after all that decides its episodes. For a swap, `donors` is an evaluation of this checkpoint that
-    kept its onsets (`keep_onset`); without one it is played first. Raises ValueError for a wrong checkpoint, task, knob
-    or name, and for donors of another policy or other knobs.
+    kept its onsets (`keep_onset`); without one it is played first. Where the policy looks is filmed in the first
+    `attention` episodes, into NAME.video/attention-SEED.mp4. Raises ValueError for a wrong checkpoint, task, knob or
+    name, for donors of another policy or other knobs, and for a policy that cannot be looked into.
     """
     policy, change = _load(folder, replan), _change(intervention, at)
     name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
     require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played
+    if intervention == "swap" and len(seeds) < 2:
+        raise ValueError(f"swap: expected 2 or more episodes, found {len(seeds)}; ask for more, one is another's donor")
     out = out or folder.parent / "eval" / _file(task, name, change, knobs, replan, min(seeds))
+    _require_looks(policy, change, attention)
+    if not out.exists():
+        _forget_looks(out)
     play = partial(
         evaluate, policy, task, seeds, policy_name=name, knobs=knobs, lanes=lanes, workers=workers, progress=progress
     )
@@ -60,7 +71,34 @@ def evaluate_checkpoint(
             play(donors, keep_onset=True)
         _require_donors_of(policy, knobs, donors)
         change = replace(change, donors=records.donors(donors))
-    return play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+    summary = play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+    _film_looks(policy, partial(make, task, **knobs), sorted(set(seeds))[:attention], out)
+    return summary
+
+
+def _require_looks(policy: Policy, change: Intervention | None, attention: int) -> None:
+    """ValueError, before any episode is played, unless so many films of attention can be made."""
+    if attention < 0:
+        raise ValueError(f"attention: expected 0 or more, found {attention}; give another number")
+    if attention and change is not None:
+        expected = "no intervention beside it, since these films show memory left alone"
+        raise ValueError(f"attention: expected {expected}, found {change.label}; leave one of the two out")
+    if attention:
+        lookable(policy)
+
+
+def _film_looks(policy: Policy, make: Callable[[], gymnasium.Env], seeds: list[int], out: Path) -> None:
+    """A film of where the policy looks in each of these episodes that has none yet."""
+    for seed in seeds:
+        film = out.with_suffix(".video") / f"attention-{seed}.mp4"
+        if not film.exists():
+            film_attention(policy, make, seed, film)
+
+
+def _forget_looks(out: Path) -> None:
+    """Remove such films that a removed file of this name left behind: they may be another policy's."""
+    for film in out.with_suffix(".video").glob("attention-*.mp4"):
+        film.unlink()
 
 
 def _require_donors_of(policy: Policy, knobs: dict, donors: Path) -> None:

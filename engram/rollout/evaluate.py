@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from engram import provenance
 from engram.envs import make as make_task
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
@@ -69,7 +70,8 @@ def evaluate(
     episodes = [done[seed] for seed in seeds if seed in done]
     _require_no_errors(episodes, out)
     _film(policy, make_one, episodes[:video_first], out.with_suffix(".video"), intervention)
-    return summarise(episodes) | proof | {"seconds": round(time.monotonic() - began, 2)}
+    made = {"seeds": [seeds[0], seeds[-1]], "commit": provenance.commit(), "versions": provenance.versions()}
+    return summarise(episodes) | proof | made | {"seconds": round(time.monotonic() - began, 2)}
 
 
 def require_possible(

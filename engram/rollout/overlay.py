@@ -42,18 +42,23 @@ def film_attention(policy: Policy, make: Callable[[], gymnasium.Env], seed: int,
     for memory and one for action. Raises ValueError for a policy that engram.policies.attention cannot look into,
     EpisodeError when the environment fails.
     """
-    if not isinstance(policy, Through):
-        raise ValueError(
-            f"expected a policy of memory tokens (engram.policies.through.Through), found {type(policy).__name__}; "
-            "attention films are drawn for muVLA and its memoryless reference"
-        )
-    watched, phases = _Watched(policy), _Phases(make())
+    watched, phases = _Watched(lookable(policy)), _Phases(make())
     fps = float(phases.metadata["render_fps"])
     with VectorEnv(lambda: phases, lanes=1, workers=0) as envs:
         (record,) = play(watched, envs, 1, [seed])
     require_whole(record)
     write(out, draw(watched.seen, phases.names[: len(watched.seen)]), fps)
     return record
+
+
+def lookable(policy: Policy) -> Through:
+    """The policy, as one that engram.policies.attention can look into; ValueError for another kind."""
+    if not isinstance(policy, Through):
+        raise ValueError(
+            f"expected a policy of memory tokens (engram.policies.through.Through), found {type(policy).__name__}; "
+            "attention films are drawn for muVLA and its memoryless reference"
+        )
+    return policy
 
 
 class Glance(NamedTuple):

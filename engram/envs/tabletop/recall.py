@@ -77,6 +77,7 @@ class Recall(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self.answer: str | None = None
         self.choice: str | None = None
+        self.over = True  # until the first reset
 
     @property
     def phase(self) -> str:
@@ -93,7 +94,7 @@ class Recall(gymnasium.Env):
         self.places = self._lay_out(draw)
         height = scene.CRUISE + draw.uniform(-0.01, 0.01)
         self.table.set_pose(np.array([*draw.uniform(-START, START, 2), height, 0, 0, 0, 0]))
-        self.tick, self.frames, self.choice = 0, 0, None
+        self.tick, self.frames, self.choice, self.over = 0, 0, None, False
         self._show()
         return self._observe(), self._info()
 
@@ -102,7 +103,7 @@ class Recall(gymnasium.Env):
         action = np.asarray(action)
         if action.shape != (7,) or not np.isfinite(action).all():
             raise ValueError(f"expected an action of 7 finite numbers, found {action}; check the policy's output")
-        if self.answer is None or self.choice is not None:
+        if self.over:
             raise ValueError("expected a running episode, found none; call reset first")
         choosing = self.phase == "choice"
         if choosing or self.free_arm:
@@ -110,9 +111,10 @@ class Recall(gymnasium.Env):
         self.tick += 1
         self._show()
         success = self.choice == self.answer
-        over = self.tick - self.onset >= self.limit
         ended = self.choice is not None
-        return self._observe(), float(success), ended, over and not ended, self._info()
+        late = self.tick - self.onset >= self.limit and not ended
+        self.over = ended or late
+        return self._observe(), float(success), ended, late, self._info()
 
     def render(self) -> np.ndarray:
         """The scene as a person would film it, uint8 (256, 256, 3)."""
@@ -140,7 +142,7 @@ class Recall(gymnasium.Env):
         self.table.place(self.places if phase == "choice" else {}, cue)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        self.frames += 1
+        self.frames += self.images
         shape = (self.table.size, self.table.size, 3)
         pictures = self.table.images() if self.images else {camera: np.zeros(shape, np.uint8) for camera in CAMERAS}
         return {**pictures, "proprio": self.table.pose.astype(np.float32)}
