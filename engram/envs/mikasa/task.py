@@ -135,7 +135,7 @@ class Task(gymnasium.Env):
         }
 
 
-def _simulator(name: str, images: bool, device: str) -> gymnasium.Env:
+def _simulator(name: str, images: bool, device: str) -> Any:
     """The benchmark's environment; ImportError where nothing can render."""
     try:
         return gymnasium.make(

@@ -1,5 +1,7 @@
 """Scripted, privileged experts for MIKASA-Robo-VLA: one module a task family, each with `action(env)`."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 
@@ -17,7 +19,7 @@ FAMILIES = {  # by how the names of their tasks begin; the first that fits
 
 def play(env: gymnasium.Env) -> np.ndarray:
     """The action, float32 (7,), of the expert of a `Task`. ValueError for a task that has none."""
-    task = env.unwrapped
+    task: Any = env.unwrapped
     for beginning, family in FAMILIES.items():
         if task.name.startswith(beginning):
             return family.action(task.sim)
