@@ -109,8 +109,8 @@ class Eval:
     """Tick at which the intervention begins; default: when the choice does. Every episode must last longer."""
     replan: int | None = None
     """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
-    lanes: int = 16
-    """Episodes played side by side."""
+    lanes: int | None = None
+    """Episodes played side by side; default 16, for MIKASA-Robo one for each worker (a simulator takes 1 GB)."""
     workers: int = 2
     """Simulator processes."""
     videos: int = 0
@@ -130,6 +130,41 @@ class Eval:
             videos=self.videos, attention=self.attention, knobs=_knobs(self.knobs),
         )  # fmt: skip
         Console().print_json(json.dumps(summary))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Evaluate a checkpoint on a whole benchmark by its protocol; killed in the middle, the same command goes on."""
+
+    suite: tyro.conf.Positional[Literal["mikasa"]]
+    """mikasa: MIKASA-Robo-VLA, muVLA's 23 tasks in three groups and MemoryVLA's five; needs `make mikasa`."""
+    checkpoint: Path
+    """Folder made by `engram train` (RUN/checkpoint)."""
+    out: Path | None = None
+    """Folder of the results; default RUN/suite-mikasa beside the checkpoint."""
+    only: tuple[str, ...] = ()
+    """Groups (train, matched, novel, canonical) or tasks; default: all."""
+    episodes: int = 100
+    """Episodes of each task."""
+    workers: int = 2
+    """Simulator processes, 1 GB each."""
+    videos: int = 0
+    """Film the first so many episodes of each task."""
+    strict: bool = False
+    """Draw all that the protocol draws, at three times the time; by default an invisible mesh is left out."""
+
+    def run(self) -> None:
+        """Play what is missing, print the means."""
+        from engram import suite
+
+        out = self.out or self.checkpoint.resolve().parent / f"suite-{self.suite}"
+        knobs = {"strict": True} if self.strict else {}
+        found = suite.run(
+            suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, **knobs
+        )
+        for group in found["groups"]:
+            _say(f"{group['group']}: {group['success']:.3f}, mean of {group['tasks']} of {group['of']} tasks")
+        _say(f"{out}/report.html, suite.md, suite.json: all of it")
 
 
 @dataclass(frozen=True)
@@ -215,6 +250,7 @@ Command = Annotated[
     Annotated[Demos, tyro.conf.subcommand("demos")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Suite, tyro.conf.subcommand("suite")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Study, tyro.conf.subcommand("study")]

@@ -103,8 +103,9 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
         if design.size != "s":
             do = "use it, or --settings.start scratch"
             raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; {do}")
-        backbone = tiny.pretrained()
-        _require_as_pretrained(backbone, data.spec)
+        side = data.spec.height if data.spec.height in tiny.WEIGHTS else tiny.SIDE
+        backbone = tiny.pretrained(side)
+        _require_as_pretrained(backbone, side, data.spec)
     policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
     if backbone is None:
         proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)
@@ -114,9 +115,9 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
     return policy
 
 
-def _require_as_pretrained(backbone: tiny.Tiny, spec: Spec) -> None:
+def _require_as_pretrained(backbone: tiny.Tiny, side: int, spec: Spec) -> None:
     """ValueError unless the data set shows what the shipped weights know: these cameras, this size, this pose."""
-    expected = (tiny.CAMERAS, tiny.SIDE, tiny.SIDE, len(backbone.proprio_mean))
+    expected = (tiny.CAMERAS, side, side, len(backbone.proprio_mean))
     found = (spec.cameras, spec.height, spec.width, spec.proprio_dim)
     if expected != found:
         said = "cameras {}, pictures of {} x {} and {} numbers of proprioception"

@@ -35,10 +35,12 @@ class RecallGame(gymnasium.Env):
         delay: int = 5,
         fails_on: tuple[int, ...] = (),
         dies_on: int | None = None,
+        grave: str = "",
         skips_frames: bool = False,
     ) -> None:
         self.cue, self.longest = cue, delay
         self.fails_on, self.dies_on, self.skips_frames = fails_on, dies_on, skips_frames
+        self.grave = grave  # a file; it dies only while there is none, and makes it
         self.render_mode = "rgb_array"
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
@@ -52,7 +54,9 @@ class RecallGame(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         if not np.isfinite(action).all():
             raise ValueError("expected finite actions")
-        if self.seed_given == self.dies_on:
+        if self.seed_given == self.dies_on and self.tick == 2 and not os.path.exists(self.grave):
+            if self.grave:
+                open(self.grave, "x").close()
             os.kill(os.getpid(), signal.SIGKILL)
         if self.seed_given in self.fails_on and self.tick == 2:
             raise RuntimeError("the simulator exploded")

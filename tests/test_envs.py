@@ -408,13 +408,16 @@ def test_failure_names_its_lane_and_leaves_the_others_standing(workers):
         assert {lane: step[0] for lane, step in envs.step({0: GO, 1: GO, 2: GO}).items()} == {0: 2, 1: 1, 2: 2}
 
 
-def test_death_of_a_worker_is_an_error_each_time():
+def test_death_of_a_worker_is_an_error_until_it_is_reset():
     with VectorEnv(Fragile, 3, 2) as envs:
         envs.reset({0: 0, 1: 0, 2: 0})
         for _ in range(2):
-            with pytest.raises(EnvError, match="lane 1 failed:\nits process ended"):
+            with pytest.raises(EnvError, match="lane 1 failed:\nits process ended") as caught:
                 envs.step({0: GO, 1: DIE})
+            assert caught.value.ended
         assert envs.step({0: GO})[0][0] == 3
+        envs.reset({1: 5})
+        assert {lane: step[0] for lane, step in envs.step({0: GO, 1: GO}).items()} == {0: 4, 1: 6}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -391,3 +391,22 @@ def test_lines_are_plain_json(tmp_path):
     run(CuePolicy(), tmp_path / "plain.jsonl", seeds=[1])
     (line,) = (tmp_path / "plain.jsonl").read_text().splitlines()
     assert {"task", "seed", "policy", "intervention", "success", "choice", "answer", "drift"} <= json.loads(line).keys()
+
+
+def test_a_simulator_that_dies_is_started_again_and_its_episode_too(tmp_path, capfd):
+    run(CuePolicy(), tmp_path / "whole.jsonl", seeds=range(8), workers=2, lanes=4)
+    knobs = {"dies_on": 5, "grave": str(tmp_path / "grave")}
+    summary = run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(8), workers=2, lanes=4, knobs=knobs)
+    assert (summary["episodes"], summary["errors"]) == (8, 0)
+    whole, killed = (read(tmp_path / f"{name}.jsonl") for name in ("whole", "killed"))
+    assert [line["deaths"] for line in killed] == [0, 0, 0, 0, 0, 1, 0, 0]
+    assert [line | {"deaths": 0} for line in killed] == whole
+    assert "seed 5: its process ended without a word (exit code -9); started again" in capfd.readouterr().err
+
+
+def test_a_simulator_that_always_dies_costs_its_episode_alone(tmp_path):
+    with pytest.raises(
+        EpisodeError, match=r"1 of 4 episodes ended in an error(.|\n)*seed 2: .*lane 0 failed:\nits process ended"
+    ):
+        run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(4), workers=2, lanes=2, knobs={"dies_on": 2})
+    assert [line["seed"] for line in read(tmp_path / "killed.jsonl") if line["error"] is None] == [0, 1, 3]

@@ -26,8 +26,10 @@ from torch.nn.functional import pad
 from engram.backbones.streams import Stream, against, alone, together
 
 VOCABULARY, TEXT_TOKENS, IMAGE_TOKENS = 512, 16, 16
-CAMERAS, SIDE = ("base", "wrist"), 64  # what the shipped weights were pretrained on: these cameras, pixels a side
+CAMERAS, SIDE = ("base", "wrist"), 64  # what the shipped weights were pretrained on: these cameras; pixels a side
 PACKAGED = Path(__file__).with_name("tiny_s.safetensors")
+MIKASA = Path(__file__).with_name("tiny_s_mikasa.safetensors")  # the same, pretrained further
+WEIGHTS = {SIDE: PACKAGED, 128: MIKASA}  # pixels a side of the pictures that they know
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"width": 128, "heads": 4, "layers": 3, "channels": (16, 32, 64)},
     "m": {"width": 192, "heads": 6, "layers": 4, "channels": (24, 48, 96)},
@@ -47,14 +49,21 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 
 
 class VisionTower(nn.Module):
-    """Four strided convolutions: (B,3,H,W) in [-1,1] to a 4 x 4 grid of tokens (B,16,D)."""
+    """Four strided convolutions: (B,3,H,W) in [-1,1] to a 4 x 4 grid of tokens (B,16,D).
 
-    def __init__(self, width: int, channels: Sequence[int]):
+    Pictures of 128 pixels and more are first cut to 32 a side, by a larger stride instead of more layers, and get that
+    many more channels: a token then looks at more pixels.
+    """
+
+    def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
-        sizes = [3, *channels, width]
-        steps = []
+        stem = max(2, side // 32)
+        sizes = [3, *(count * stem // 2 for count in channels), width]
+        steps: list[nn.Module] = []
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-            steps += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
+            stride = 2 if steps else stem
+            conv = nn.Conv2d(before, after, 3 * stride // 2, stride, max(1, stride // 4))
+            steps += [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
         self.body = nn.Sequential(*steps[:-1])
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -64,17 +73,27 @@ class VisionTower(nn.Module):
 
 
 class Tiny(nn.Module):
-    """The backbone: `cameras` images per tick, `proprio_dim` numbers of proprioception (raw; normalised in here)."""
+    """The backbone: `cameras` images per tick, of `side` pixels a side, and `proprio_dim` numbers of proprioception
+    (raw; normalised in here)."""
 
     proprio_mean: Tensor
     proprio_std: Tensor
 
-    def __init__(self, cameras: int, proprio_dim: int, width: int, heads: int, layers: int, channels: Sequence[int]):
+    def __init__(
+        self,
+        cameras: int,
+        proprio_dim: int,
+        width: int,
+        heads: int,
+        layers: int,
+        channels: Sequence[int],
+        side: int = SIDE,
+    ):
         super().__init__()
         self.width, self.layers = width, layers
         self.register_buffer("proprio_mean", torch.zeros(proprio_dim))
         self.register_buffer("proprio_std", torch.ones(proprio_dim))
-        self.vision = VisionTower(width, channels)
+        self.vision = VisionTower(width, channels, side)
         self.place = nn.Parameter(0.02 * torch.randn(cameras * IMAGE_TOKENS, width))
         self.proprio = nn.Sequential(nn.Linear(proprio_dim, width), nn.GELU(), nn.Linear(width, width))
         self.words = nn.Embedding(VOCABULARY, width)
@@ -164,10 +183,11 @@ def _joined(scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor) -> tuple[Te
     return torch.cat([scene_BCD, text_BSD], 1), ok_BC
 
 
-def pretrained(path: Path = PACKAGED) -> Tiny:
-    """The smallest size with the weights that ship (recipes/pretrain_tiny.py; provenance in the .json beside them)."""
-    tensors = {name: value.float() for name, value in load_file(path).items()}
+def pretrained(side: int = SIDE) -> Tiny:
+    """The smallest size with the weights that ship for pictures of `side` pixels: 64 (recipes/pretrain_tiny.py) or 128
+    (recipes/pretrain_mikasa.py; provenance in the .json beside them). KeyError for another side."""
+    tensors = {name: value.float() for name, value in load_file(WEIGHTS[side]).items()}
     cameras, proprio_dim = tensors["place"].shape[0] // IMAGE_TOKENS, tensors["proprio_mean"].shape[0]
-    backbone = Tiny(cameras, proprio_dim, **SIZES["s"])
+    backbone = Tiny(cameras, proprio_dim, **SIZES["s"], side=side)
     backbone.load_state_dict(tensors)
     return backbone

@@ -25,6 +25,11 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
     return tabletop.make(name, **knobs)
 
 
+def usual_lanes(name: str, workers: int) -> int:
+    """How many episodes to play side by side: one a worker where a simulator takes a gigabyte, else 16."""
+    return max(1, workers) if name.startswith(MIKASA) else 16
+
+
 def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:
     """What plays a task: from its environment to an action, float32 (A,). Privileged: it knows the answer."""
     if name.startswith(MIKASA):

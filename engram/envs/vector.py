@@ -16,11 +16,15 @@ Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
 class EnvError(RuntimeError):
-    """An environment failed; the message holds the traceback of its process. `lane` says which."""
+    """An environment failed; the message holds the traceback of its process.
 
-    def __init__(self, lane: int, text: str):
-        super().__init__(lane, text)  # the arguments themselves, so that it survives the way through a pipe
-        self.lane, self.text = lane, text
+    lane   which
+    ended  its process is gone, and with it every environment there: the next `reset` starts a new one
+    """
+
+    def __init__(self, lane: int, text: str, ended: bool = False):
+        super().__init__(lane, text, ended)  # the arguments themselves, so that it survives the way through a pipe
+        self.lane, self.text, self.ended = lane, text, ended
 
     def __str__(self) -> str:
         return f"environment of lane {self.lane} failed:\n{self.text}"
@@ -37,21 +41,13 @@ class VectorEnv:
         if lanes < 1 or workers < 0:
             raise ValueError(f"expected at least 1 lane and 0 or more workers, found {lanes} and {workers}")
         count = min(workers, lanes)
-        shares = [list(range(i, lanes, count)) for i in range(count)]
         self._here = {} if workers else {lane: make() for lane in range(lanes)}
-        context = multiprocessing.get_context("spawn")  # a forked simulator would share its parent's rendering context
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for share in shares:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, make, share), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        self._workers = [_Worker(make, list(range(i, lanes, count))) for i in range(count)]
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Reset]:
-        """Start an episode of the given seed in each lane named."""
+        """Start an episode of the given seed in each lane named; of a process that is gone another takes the place."""
+        for worker in self._workers:
+            worker.revive()
         return self._ask("reset", seeds)
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
@@ -62,18 +58,11 @@ class VectorEnv:
         """Close environments and end the processes."""
         for env in self._here.values():
             env.close()
-        for pipe in self._pipes:
-            with contextlib.suppress(BrokenPipeError):  # it is gone already
-                pipe.send(("close", {}))
-        for process in self._processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
-        for pipe in self._pipes:
-            pipe.close()
-        self._here, self._pipes, self._processes = {}, [], []
+        for worker in self._workers:
+            worker.send("close", {})
+        for worker in self._workers:
+            worker.end()
+        self._here, self._workers = {}, []
 
     def __enter__(self) -> "VectorEnv":
         return self
@@ -84,26 +73,61 @@ class VectorEnv:
     def _ask(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
         if self._here:
             return _collect(_do(self._here, verb, values), values)
-        count = len(self._pipes)
         asked = []
-        for i, pipe in enumerate(self._pipes):
-            share = {lane: value for lane, value in values.items() if lane % count == i}
+        for worker in self._workers:
+            share = {lane: values[lane] for lane in worker.lanes if lane in values}
             if share:
-                asked.append((pipe, share))
-                with contextlib.suppress(BrokenPipeError):  # its process is gone, which `_receive` will report
-                    pipe.send((verb, share))
+                asked.append((worker, share))
+                worker.send(verb, share)
         answers: dict[int, Any] = {}
-        for pipe, share in asked:
-            answers |= _receive(pipe, share)
+        for worker, share in asked:
+            answers |= worker.receive(share)
         return _collect(answers, values)
 
 
-def _receive(pipe: Connection, share: Mapping[int, Any]) -> dict[int, Any]:
-    """The answers of one worker; if it has died, a failure for each lane that it was asked about."""
-    try:
-        return pipe.recv()
-    except (EOFError, ConnectionResetError):
-        return {lane: EnvError(lane, "its process ended without a word") for lane in share}
+class _Worker:
+    """A process with some of the lanes."""
+
+    def __init__(self, make: Callable[[], gymnasium.Env], lanes: list[int]):
+        self.make, self.lanes = make, lanes
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked simulator would share its parent's rendering context
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.make, self.lanes), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def revive(self) -> None:
+        """Start again if the process is gone."""
+        if not self.process.is_alive():
+            self.end()
+            self._start()
+
+    def send(self, verb: str, share: Mapping[int, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # its process is gone, which `receive` will report
+            self.pipe.send((verb, share))
+
+    def receive(self, share: Mapping[int, Any]) -> dict[int, Any]:
+        """The answers; if the process has died, a failure for each lane that it was asked about."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join(5)
+            code = self.process.exitcode
+            return {
+                lane: EnvError(lane, f"its process ended without a word (exit code {code})", True) for lane in share
+            }
+
+    def end(self) -> None:
+        """Wait for the process that was told to close; kill it if it does not."""
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+        self.pipe.close()
 
 
 def _collect(answers: dict[int, Any], order: Mapping[int, Any]) -> dict[int, Any]:

@@ -17,7 +17,7 @@ from engram.types import Spec
 def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None = None) -> Through | Before:
     """The policy of a design; `backbone` carries pretrained weights, without it they are random."""
     if backbone is None:
-        backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size])
+        backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size], side=spec.height)
     trunk = Trunk(backbone, design.mask, design.trained)
     head = Head(Regression(backbone.width, spec.action_dim, design.chunk, design.loss), action)
     with torch.no_grad():  # slots begin as questions, the only slots that a pretrained backbone has met

@@ -2,6 +2,7 @@
 
 from engram.report.page import write
 from engram.report.picture import figure
+from engram.report.suite import write as write_suite
 from engram.report.table import write_result
 
-__all__ = ["figure", "write", "write_result"]
+__all__ = ["figure", "write", "write_result", "write_suite"]

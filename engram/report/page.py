@@ -1,17 +1,13 @@
 """The report of a run: one HTML file that needs no network and no other file, readable in dark and light."""
 
-import base64
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from engram.files import replace_text
 from engram.provenance import short
-from engram.report import plots, words
-from engram.report.assets import CSS, JS
+from engram.report import parts, plots, words
 from engram.report.checked import Json
 from engram.report.run import Run, read
-from engram.report.table import cell
 from engram.report.theme import colour, label, percent, svg
 
 PROVENANCE = (
@@ -43,12 +39,7 @@ def render(run: Run) -> str:
         _provenance(run),
         _repeat(run),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(words.headline(run))} · {escape(run.name)}</title><style>{CSS}</style></head>\n"
-        f"<body><main>{''.join(body)}</main><script>{JS}</script></body></html>\n"
-    )
+    return parts.document(f"{words.headline(run)} · {run.name}", "".join(body))
 
 
 def _head(run: Run) -> str:
@@ -80,18 +71,6 @@ def _when(run: Run) -> str:
     return made + (f" · commit {escape(short(sha))}" if sha else "")
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _absent(title: str, why: str) -> str:
-    return _section(title, f'<p class="note">{escape(why)}</p>')
-
-
-def _plot(drawing: str, caption: str) -> str:
-    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
 def _videos(run: Run) -> str:
     by_seed: dict[int, list[Json]] = {}
     for video in run.videos:
@@ -99,27 +78,11 @@ def _videos(run: Run) -> str:
     both = {len(clips) for clips in by_seed.values()} == {2}
     title = "The same episodes, seen by both" if both else "Films"
     if not run.videos:
-        return _absent(title, "This run recorded no videos of episodes with memory left alone.")
-    kept = _fitting({str(seed): clips for seed, clips in by_seed.items()}, VIDEO_BYTES)
+        return parts.absent(title, "This run recorded no videos of episodes with memory left alone.")
+    kept = parts.fitting({str(seed): clips for seed, clips in by_seed.items()}, VIDEO_BYTES)
     pairs = "".join(_pair(run, seed, clips) for seed, clips in by_seed.items() if str(seed) in kept)
-    trailer = _left_out([f"seed {seed}" for seed in by_seed if str(seed) not in kept])
-    return _section(title, f'{_player()}<div class="pairs">{pairs}</div>{trailer}')
-
-
-def _fitting(films: dict[str, list[Json]], budget: int) -> set[str]:
-    """The keys of those that a page has room for, taken in order: `budget` bytes."""
-    kept = set()
-    for key, clips in films.items():
-        size = sum(clip["path"].stat().st_size for clip in clips)
-        if size <= budget:
-            budget -= size
-            kept.add(key)
-    return kept
-
-
-def _left_out(names: list[str]) -> str:
-    said = f"Left out to keep the page small: {', '.join(names)}."
-    return f'<p class="note">{escape(said)}</p>' if names else ""
+    trailer = parts.left_out([f"seed {seed}" for seed in by_seed if str(seed) not in kept])
+    return parts.section(title, f'{parts.player()}<div class="pairs">{pairs}</div>{trailer}')
 
 
 def _pair(run: Run, seed: int, clips: list[Json]) -> str:
@@ -139,83 +102,69 @@ def _clip(clip: Json) -> str:
     outcome = "succeeds" if good else "fails"
     alt = f"Video: {label(clip['policy'])} on seed {clip['seed']}, {outcome}, {choice}"
     return (
-        f'<figure class="clip">{_video(clip["path"], alt)}'
+        f'<figure class="clip">{parts.video(clip["path"], alt)}'
         f"<figcaption><strong>{escape(label(clip['policy']))}</strong> {verdict}</figcaption></figure>"
-    )
-
-
-def _video(file: Path, alt: str) -> str:
-    data = base64.b64encode(file.read_bytes()).decode()
-    source = f"data:video/mp4;base64,{data}"
-    return f'<video muted playsinline preload="auto" aria-label="{escape(alt)}" src="{source}"></video>'
-
-
-def _player() -> str:
-    return (
-        '<div class="player"><button type="button">Play</button><button type="button">Restart</button>'
-        '<input type="range" min="0" max="1000" value="0" aria-label="Position in all videos">'
-        "<output>0.0 s</output></div>"
     )
 
 
 def _success(run: Run) -> str:
     if not run.policies:
-        return _absent("Success", "This run evaluated no policy with its memory left alone.")
+        return parts.absent("Success", "This run evaluated no policy with its memory left alone.")
     alt = words.success_alt(run)
     drawing = svg(lambda ax, theme: plots.success(ax, theme, run), 5.2, 3.3, alt)
     caption = f"Bars: share of episodes. Lines: Wilson 95 % intervals. {words.chance(run)}"
-    return _section("Success", _plot(drawing, caption))
+    return parts.section("Success", parts.plot(drawing, caption))
 
 
 def _interventions(run: Run) -> str:
     title = "What memory is worth"
     if not run.summary.get("interventions"):
-        return _absent(title, "This run tried no interventions on memory in this task.")
+        return parts.absent(title, "This run tried no interventions on memory in this task.")
     height = 1.0 + 0.34 * len(plots.intervention_rows(run))
     drawing = svg(lambda ax, theme: plots.interventions(ax, theme, run), 5.2, height, words.intervention_alt(run))
     caption = (
         f"{label(run.intervened)}: same weights, same kind of episodes; only the carried memory is changed, when the "
         f"choice begins unless a tick is named. {words.chance(run)}"
     )
-    return _section(title, _plot(drawing, caption))
+    return parts.section(title, parts.plot(drawing, caption))
 
 
 def _delay(run: Run) -> str:
     title = "How long it lasts"
     if not run.summary.get("delay_curve"):
-        return _absent(title, "This run measured no success against delay in this task.")
+        return parts.absent(title, "This run measured no success against delay in this task.")
     drawing = svg(lambda ax, theme: plots.delay(ax, theme, run), 5.2, 3.2, words.delay_alt(run))
-    return _section(title, _plot(drawing, f"Bands: Wilson 95 % intervals. {words.chance(run)}"))
+    return parts.section(title, parts.plot(drawing, f"Bands: Wilson 95 % intervals. {words.chance(run)}"))
 
 
 def _learning(run: Run) -> str:
     title = "Learning"
     if not plots.loss_curves(run):
-        return _absent(title, "This run logged no training metrics.")
+        return parts.absent(title, "This run logged no training metrics.")
     drawing = svg(lambda ax, theme: plots.learning(ax, theme, run), 5.2, 3.2, words.learning_alt(run))
     rate = run.summary.get("frames_per_second_train")
     caption = ["Faint: as logged. Bold: smoothed in the logarithm."]
     caption += [f"{spent}." for spent in [words.training_time(run)] if spent]
     caption += [f"{rate:,.0f} frames a second."] if isinstance(rate, int | float) else []
-    return _section(title, _plot(drawing, " ".join(caption)))
+    return parts.section(title, parts.plot(drawing, " ".join(caption)))
 
 
 def _drift(run: Run) -> str:
     title = "When memory changes"
     if not plots.drift_bands(run):
-        return _absent(title, "No evaluated policy has a memory that moves, or its drift was not recorded.")
+        return parts.absent(title, "No evaluated policy has a memory that moves, or its drift was not recorded.")
     drawing = svg(lambda ax, theme: plots.drift(ax, theme, run), 5.2, 3.2, words.drift_alt(run))
     caption = "Cosine distance between the memory of one tick and the next: median and quartiles over episodes."
-    return _section(title, _plot(drawing, caption))
+    return parts.section(title, parts.plot(drawing, caption))
 
 
 def _attention(run: Run) -> str:
     if not run.attention:
-        return _absent("Where it looks", "This run recorded no attention overlays.")
+        return parts.absent("Where it looks", "This run recorded no attention overlays.")
     films = {_seen(film): [film] for film in run.attention}
-    kept = _fitting(films, ATTENTION_BYTES)
+    kept = parts.fitting(films, ATTENTION_BYTES)
     clips = "".join(
-        f'<figure class="clip">{_video(film["path"], f"Attention overlay: {name}")}'
+        f'<figure class="clip">{parts.video(film["path"], f"Attention overlay: {name}")}'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, (film,) in films.items()
         if name in kept
@@ -224,8 +173,10 @@ def _attention(run: Run) -> str:
         "What the policy saw, cameras in rows. Heat: mean attention over layers, heads and tokens, of the memory "
         "tokens (left, where it has any) and of the action slots (right), relative to its strongest in the film."
     )
-    trailer = _left_out([name for name in films if name not in kept])
-    return _section("Where it looks", f'<p class="note">{note}</p>{_player()}<div class="clips">{clips}</div>{trailer}')
+    trailer = parts.left_out([name for name in films if name not in kept])
+    return parts.section(
+        "Where it looks", f'<p class="note">{note}</p>{parts.player()}<div class="clips">{clips}</div>{trailer}'
+    )
 
 
 def _seen(film: Json) -> str:
@@ -237,48 +188,21 @@ def _seen(film: Json) -> str:
 def _episodes(run: Run) -> str:
     rows = words.episode_rows(run)
     if not rows:
-        return _absent("Episodes and counters", "No per-episode evaluation files were found.")
+        return parts.absent("Episodes and counters", "No per-episode evaluation files were found.")
     note = "Totals over episodes; the run fails where counters disagree. An error is never a failed episode."
-    return _section("Episodes and counters", f'<p class="note">{note}</p>{_table(rows)}')
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    number = {key: all(isinstance(row.get(key, 0), int | float) for row in rows) for key in columns}
-    kind = {key: ' class="n"' if number[key] else "" for key in columns}
-    head = "".join(f'<th scope="col"{kind[key]}>{escape(key)}</th>' for key in columns)
-    lines = [[f"<td{kind[key]}>{escape(_shown(row.get(key)))}</td>" for key in columns] for row in rows]
-    body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return parts.section("Episodes and counters", f'<p class="note">{note}</p>{parts.table(rows)}')
 
 
 def _provenance(run: Run) -> str:
     shown = run.summary | {"training_time": words.training_time(run)}
-    pairs = words.designs(run) + [pair for key in PROVENANCE if shown.get(key) for pair in _flat(key, shown[key])]
+    pairs = words.designs(run) + [pair for key in PROVENANCE if shown.get(key) for pair in parts.flat(key, shown[key])]
     if not pairs:
-        return _absent("Provenance", "The summary names no commit, versions or seeds.")
+        return parts.absent("Provenance", "The summary names no commit, versions or seeds.")
     rows = "".join(
         f'<tr><th scope="row">{escape(key.replace("_", " "))}</th><td class="wrap">{escape(value)}</td></tr>'
         for key, value in pairs
     )
-    return _section("Provenance", f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>')
-
-
-def _flat(key: str, value: Any) -> list[tuple[str, str]]:
-    """A provenance entry as table rows: notes one row each, other objects on one line."""
-    if not isinstance(value, dict):
-        return [(key, _shown(value))]
-    if key == "notes":
-        return [(name, _shown(note)) for name, note in value.items()]
-    return [(key, " · ".join(f"{name} {_shown(item)}" for name, item in value.items()))]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
-    if isinstance(value, float):
-        return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value < 1e6 else cell(value)
+    return parts.section("Provenance", f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>')
 
 
 def _repeat(run: Run) -> str:
@@ -289,4 +213,4 @@ def _repeat(run: Run) -> str:
     if not commands:
         return ""
     changed = '<p class="note">Made with changes that were not committed.</p>' if sha != commit else ""
-    return _section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>{changed}")
+    return parts.section("How to repeat it", f"<pre><code>{escape(chr(10).join(commands))}</code></pre>{changed}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import gymnasium
 
 from engram.data.seeds import TEST
-from engram.envs import make
+from engram.envs import make, usual_lanes
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.rollout import interventions, records
@@ -35,7 +35,7 @@ def evaluate_checkpoint(
     intervention: str = "none",
     at: int | None = None,
     replan: int | None = None,
-    lanes: int = 16,
+    lanes: int | None = None,
     workers: int = 2,
     videos: int = 0,
     attention: int = 0,
@@ -53,6 +53,7 @@ def evaluate_checkpoint(
     `attention` episodes, into NAME.video/attention-SEED.mp4. Raises ValueError for a wrong checkpoint, task, knob or
     name, for donors of another policy or other knobs, and for a policy that cannot be looked into.
     """
+    lanes = usual_lanes(task, workers) if lanes is None else lanes
     policy, change = _load(folder, replan), _change(intervention, at)
     name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
     require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played

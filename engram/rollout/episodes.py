@@ -6,12 +6,13 @@ frames that the policy saw; the frame after the last action is rendered too, but
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from engram.carry import Carry, select
 from engram.envs.vector import EnvError, VectorEnv
@@ -21,6 +22,8 @@ from engram.session import Session, observation_from, start, step
 
 Record = dict[str, Any]  # one line of results; `_record` says what it holds
 Info = dict[str, Any]
+DEATHS = 2  # of its simulator's process that an episode survives: it is played again from its seed
+console = Console(stderr=True)
 Keep = Callable[[int, Carry], None]
 
 
@@ -60,8 +63,9 @@ def play(
 
     `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
     observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
-    its lane. An environment that fails gives a record with `error` and no outcome. The policy is in evaluation mode
-    meanwhile. Raises CounterError, and ValueError for an episode that is over before the intervention begins.
+    its lane. An environment that fails gives a record with `error` and no outcome; one whose process dies is started
+    again, and so is its episode, `DEATHS` times. The policy is in evaluation mode meanwhile. Raises CounterError, and
+    ValueError for an episode that is over before the intervention begins.
     """
     training = policy.training
     policy.eval()
@@ -79,7 +83,7 @@ def _played(
     intervention: Intervention | None,
     keep_onset: Keep | None,
 ) -> Iterator[Record]:
-    waiting, playing = deque(seeds), dict[int, _Lane]()
+    waiting, playing, deaths = deque(seeds), dict[int, _Lane](), Counter[int]()
     while waiting or playing:
         free = [lane for lane in range(lanes) if lane not in playing]
         begun = {lane: waiting.popleft() for lane in free[: len(waiting)]}
@@ -90,7 +94,13 @@ def _played(
             playing = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in playing.items()}
             ticked = _tick(policy, envs, playing)
         except EnvError as error:
-            yield _failed(seed_of.pop(error.lane), str(error))
+            seed = seed_of[error.lane]
+            deaths[seed] += error.ended
+            if error.ended and deaths[seed] <= DEATHS:
+                said = f"seed {seed}: {error.text}; started again, and so is the episode"
+                console.print(said, highlight=False, soft_wrap=True)
+            else:
+                yield _failed(seed_of.pop(error.lane), str(error)) | {"deaths": deaths[seed]}
             # The lanes stepped beside it are at an unknown tick. A seed decides all of an episode: play them again.
             waiting.extendleft(sorted(seed_of.values(), reverse=True))
             playing = {}
@@ -98,7 +108,7 @@ def _played(
         for lane, (episode, over) in ticked.items():
             playing[lane] = episode
             if over:
-                yield _record(policy, playing.pop(lane), intervention)
+                yield _record(policy, playing.pop(lane), intervention) | {"deaths": deaths[episode.seed]}
 
 
 def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: Info) -> _Lane:

@@ -7,7 +7,8 @@ last line, which is dropped.
 A line: `policy`, `task`, `intervention` (null for none), `seed`; `success`, `choice`, `answer`, `donor_answer` and
 `donor_seed` (swap only), `return`; `ticks`, `cue_end`, `onset` (control ticks); `counters` (`observations`, `plans`,
 `writes`, `renders`); `intervened` (ticks observed with the intervention in force); `drift` per tick (empty for a policy
-without memory); `error` (null, or what the environment said, and then no outcome).
+without memory); `deaths` (of the simulator's process while it was played); `error` (null, or what the environment
+said, and then no outcome).
 """
 
 import hashlib

@@ -43,10 +43,15 @@ GROUPS = {"train": TRAIN, "matched": MATCHED, "novel": NOVEL}
 CANONICAL = ("ShellGameTouch", "InterceptMedium", "RememberColor3", "RememberColor5", "RememberColor9")
 
 
+class MissingAssetsError(ImportError):
+    """A task needs a file that no package brings; the message names the command that gets it."""
+
+
 def make(name: str, **knobs: Any) -> gymnasium.Env:
     """The environment of a task (engram/envs/mikasa/task.py names the knobs).
 
-    Raises ValueError for an unknown task, naming the nearest, and ImportError when the benchmark is not installed.
+    Raises ValueError for an unknown task, naming the nearest, ImportError when the benchmark is not installed, and
+    MissingAssetsError, which is one.
     """
     if name not in TASKS:
         raise ValueError(unknown("MIKASA-Robo task", name, TASKS))

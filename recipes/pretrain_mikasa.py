@@ -1,0 +1,344 @@
+"""Pretrain the `tiny` backbone further, on single frames of random scenes made of MIKASA-Robo's objects.
+
+The papers start from vision-language models of 7 billion parameters; this stands in for them. It begins with the
+weights that ship (the vision tower anew: pictures are of 128 pixels), sees random scenes one frame at a time (never a
+sequence, a cue or a task's layout) and answers questions: where is the red cube, how to touch it, what is the leftmost
+object, where is its twin. Privileged labels (kinds and places of objects) are used here and only here.
+
+What makes it learn within minutes is a dense answer beside these: every vision token says what lies in its cell of the
+picture, and where in it (dev/LOG.md, 2026-11-22).
+
+    python recipes/pretrain_mikasa.py                    # resumes from runs/pretrain_mikasa; needs `make mikasa`
+    python recipes/pretrain_mikasa.py --install          # also replaces the weights shipped with the package
+
+Legend: B frames, C cameras, G cells of a picture (tokens), K colours, S shapes, N objects, D width.
+"""
+
+import hashlib
+import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from pretrain_tiny import compared, forward
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram import provenance
+from engram.backbones.tiny import IMAGE_TOKENS, MIKASA, SIZES, Tiny, pretrained
+from engram.data.seeds import PRETRAIN
+from engram.train import keep_pages
+
+CONSOLE = Console(stderr=True)
+SHAPES = ("cube", "sphere", "cylinder", "cross", "torus", "star", "pyramide", "t_shape", "crescent", "target")
+COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal", "violet")
+KINDS = len(SHAPES) * len(COLORS)
+SIDES = {"leftmost": (1, -1), "rightmost": (1, 1), "nearest": (0, -1), "farthest": (0, 1)}
+SCALE = 0.2  # metres per unit of the position outputs
+GRID, CELL = 4, 32  # cells a side of a picture, pixels a side of a cell
+HELD, SHARD = 500, 500  # frames held out; frames of a shard
+
+
+@dataclass(frozen=True)
+class Args:
+    """Settings; the defaults make the weights that ship."""
+
+    scenes: int = 11_500
+    updates: int = 3_000
+    frames: int = 48
+    questions: int = 4
+    lr: float = 1.5e-3
+    save: int = 100
+    threads: int = 1
+    seed: int = 0
+    out: Path = Path("runs/pretrain_mikasa")
+    install: bool = False
+
+
+class Answers(nn.Module):
+    """What reads answers off the backbone; thrown away afterwards.
+
+    head    of a question: position (3), presence (1), colour (K), shape (S)
+    cell    of every vision token: for each colour whether it is there, where in the cell (2), and its shape (S)
+    glance  of all vision tokens: for every kind whether and where it is
+    pair    of what the context stream makes of them: where two objects alike are
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        outputs, everything = 4 + len(COLORS) + len(SHAPES), 2 * IMAGE_TOKENS * width
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
+        self.cell = nn.Linear(width, len(COLORS) * (3 + len(SHAPES)))
+        self.glance = nn.Linear(everything, 4 * KINDS)
+        self.pair = nn.Linear(everything, 7)
+
+    def forward(self, hidden_BD: Tensor) -> tuple[Tensor, ...]:
+        return self.head(hidden_BD).split([3, 1, len(COLORS), len(SHAPES)], -1)
+
+    def cell_loss(self, seen_BND: Tensor, there_BNK: Tensor, offset_BNK2: Tensor, shape_BNK: Tensor) -> Tensor:
+        """Presence of each colour in each cell, and where it is there, where in it (cells) and in which shape."""
+        present, offset, shape = self.cell(seen_BND).unflatten(-1, (len(COLORS), -1)).split([1, 2, len(SHAPES)], -1)
+        presence = F.binary_cross_entropy_with_logits(present[..., 0], there_BNK.float(), reduction="sum")
+        distance = F.smooth_l1_loss(offset[there_BNK], offset_BNK2[there_BNK], beta=0.1)
+        which = F.cross_entropy(shape[there_BNK], shape_BNK[there_BNK])
+        return presence / there_BNK.sum() + 8 * distance + 0.5 * which
+
+    def glance_loss(self, seen_BND: Tensor, once_BK: Tensor, there_BK: Tensor, place_BK3: Tensor) -> Tensor:
+        """Presence of every kind, and the place (units of SCALE) of those that are there once."""
+        place, present = self.glance(seen_BND.flatten(1)).unflatten(1, (KINDS, 4)).split([3, 1], -1)
+        error = F.mse_loss(place[once_BK], place_BK3[once_BK])
+        return error + 2 * F.binary_cross_entropy_with_logits(present[..., 0], there_BK.float())
+
+    def pair_loss(self, compared_BND: Tensor, pair_B6: Tensor) -> Tensor:
+        """Whether just two objects are alike, and where they are (units of SCALE; NaN: there is no such pair)."""
+        there_B = ~pair_B6[:, 0].isnan()
+        found = self.pair(compared_BND[:, : 2 * IMAGE_TOKENS].flatten(1))
+        error_B = F.mse_loss(found[:, :6], pair_B6.nan_to_num(), reduction="none").mean(-1)
+        presence = F.binary_cross_entropy_with_logits(found[:, 6], there_B.float())
+        return (error_B * there_B).sum() / there_B.sum().clamp(min=1) + 0.3 * presence
+
+
+def main(args: Args) -> None:
+    """Make scenes, train, evaluate on scenes never trained on, write weights with their provenance."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    keep_pages()
+    data = load_scenes(args)
+    held, data = ({key: value[part] for key, value in data.items()} for part in (slice(HELD), slice(HELD, None)))
+    backbone = started(torch.from_numpy(data["proprio"]))
+    answers = Answers(backbone.width)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
+    first = resume(args, backbone, answers, optimizer)
+    learn(args, first, backbone, answers, optimizer, data, held)
+    write(args, backbone, evaluate(backbone, answers, held))
+
+
+def started(proprio: Tensor) -> Tiny:
+    """The shipped backbone with a new vision tower, for pictures of 128 pixels, and new places for its tokens."""
+    backbone = Tiny(2, 7, **SIZES["s"], side=128)
+    kept = {
+        name: value for name, value in pretrained().state_dict().items() if not name.startswith(("vision", "place"))
+    }
+    backbone.load_state_dict(kept, strict=False)
+    backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
+    return backbone
+
+
+def load_scenes(args: Args) -> dict[str, np.ndarray]:
+    """Random scenes, rendered by two processes into shards that a second call finds."""
+    folder = args.out / "scenes"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{i:04d}.npz" for i in range(args.scenes // SHARD + 1)]
+    missing = [(path, PRETRAIN + i) for i, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(track(pool.map(make_shard, missing), "scenes", total=len(missing), console=CONSOLE))
+    shards = [dict(np.load(path)) for path in paths]
+    return {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+
+
+def make_shard(job: tuple[Path, int]) -> None:
+    """One file of scenes, written whole or not at all."""
+    from engram.envs.mikasa.frames import scenes
+
+    path, seed = job
+    new = path.with_suffix(".new.npz")
+    np.savez(new, **scenes(seed, SHARD))
+    new.rename(path)
+
+
+def name(kind: int) -> str:
+    """What a kind is called: "red cube"."""
+    return f"{COLORS[kind % len(COLORS)]} {SHAPES[kind // len(COLORS)].replace('_', ' ')}"
+
+
+def question(rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, hand: np.ndarray) -> tuple[str, list]:
+    """A question about one scene and its answer: [position 3, has position, present, asks presence, colour, shape]."""
+    twins = [side for side in SIDES if (kinds == kinds[at(side, places)]).sum() == 2]
+    what = rng.choice(["touch", "touch", "where", "what"])
+    if twins and rng.random() < 0.4:
+        side = rng.choice(twins)
+        mine = at(side, places)
+        (other,) = np.flatnonzero((kinds == kinds[mine]) & (np.arange(len(kinds)) != mine))
+        return f"touch the {side} objects twin", [*(places[other] - hand) / SCALE, 1, 0, 0, -1, -1]
+    if what == "what":
+        side = rng.choice([*SIDES, "gripper"])
+        kind = kinds[at(side, places) if side in SIDES else np.linalg.norm(places - hand, axis=1).argmin()]
+        return f"what is the {side} object", [0, 0, 0, 0, 0, 0, kind % len(COLORS), kind // len(COLORS)]
+    once = [kind for kind in kinds if (kinds == kind).sum() == 1]
+    kind = rng.choice(once) if once and rng.random() < 0.9 else rng.integers(KINDS)
+    text = f"touch the {name(kind)}" if what == "touch" else f"where is the {name(kind)}"
+    found = np.flatnonzero(kinds == kind)
+    if len(found) != 1:
+        return text, [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
+    return text, [*(places[found[0]] - (hand if what == "touch" else 0)) / SCALE, 1, 1, 1, -1, -1]
+
+
+def at(side: str, places: np.ndarray) -> int:
+    """The object at one end of the table."""
+    axis, sign = SIDES[side]
+    return int(np.argmax(sign * places[:, axis]))
+
+
+def questions(data: dict, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[list[str], Tensor]:
+    """Texts (row-major: frame, question) and answers about some scenes."""
+    texts, answers = [], []
+    for row in rows:
+        there = data["kinds"][row] >= 0
+        scene = data["kinds"][row][there], data["positions"][row][there], data["proprio"][row, :3]
+        for _ in range(count):
+            text, answer = question(rng, *scene)
+            texts.append(text)
+            answers.append(answer)
+    return texts, torch.tensor(np.array(answers, np.float32))
+
+
+def see(backbone: Tiny, data: dict, rows: np.ndarray, augment: bool) -> Tensor:
+    """Vision tokens of some scenes; with `augment` each picture is a little brighter or darker, and noisy."""
+    images = torch.from_numpy(np.stack([data["base"][rows], data["wrist"][rows]], 1))
+    if not augment:
+        return backbone.see(images)
+    gain = torch.empty(len(rows), 2, 1, 1, 1).uniform_(0.9, 1.1)
+    return backbone.see((images * gain + 2 * torch.randn(images.shape)).clamp(0, 255).to(torch.uint8))
+
+
+def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """For each token and colour: whether an object of it lies in the cell, where in it (-0.5 to 0.5), its shape."""
+    kinds, pixels = data["kinds"][rows], data["pixels"][rows]
+    frame, camera, item = np.nonzero(~np.isnan(pixels[..., 0]) & (kinds[:, None] >= 0))
+    xy = pixels[frame, camera, item] / CELL
+    column, row = xy.astype(int).T
+    where = (frame, camera * IMAGE_TOKENS + row * GRID + column, kinds[frame, item] % len(COLORS))
+    shape = (len(rows), 2 * IMAGE_TOKENS, len(COLORS))
+    there, offset, form = np.zeros(shape, bool), np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
+    there[where], offset[where] = True, xy - np.floor(xy) - 0.5
+    form[where] = kinds[frame, item] // len(COLORS)
+    return torch.from_numpy(there), torch.from_numpy(offset), torch.from_numpy(form)
+
+
+def census(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """For each kind: whether it is there once, whether it is there, and where (units of SCALE)."""
+    count, place = np.zeros((len(rows), KINDS), int), np.zeros((len(rows), KINDS, 3), np.float32)
+    frame, item = np.nonzero(data["kinds"][rows] >= 0)
+    kind = data["kinds"][rows][frame, item]
+    np.add.at(count, (frame, kind), 1)
+    place[frame, kind] = data["positions"][rows][frame, item] / SCALE
+    return torch.from_numpy(count == 1), torch.from_numpy(count > 0), torch.from_numpy(place)
+
+
+def pairs(data: dict, rows: np.ndarray) -> Tensor:
+    """Where the only two objects alike are, the one with the larger y first: (B, 6) units of SCALE, or NaN."""
+    found = np.full((len(rows), 6), np.nan, np.float32)
+    for i, row in enumerate(rows):
+        kinds, count = np.unique(data["kinds"][row][data["kinds"][row] >= 0], return_counts=True)
+        if sorted(count)[-2:] == [1, 2] or list(count) == [2]:
+            two = data["positions"][row][data["kinds"][row] == kinds[count == 2][0]]
+            found[i] = two[np.argsort(-two[:, 1])].ravel() / SCALE
+    return torch.from_numpy(found)
+
+
+def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
+    """Position (Huber), presence, colour and shape, each over the questions that ask for it."""
+    position, present, colour, shape = answers(hidden)
+    where, asks = truth[:, 3], truth[:, 5]
+    distance = F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.3).mean(-1)
+    presence = F.binary_cross_entropy_with_logits(present[:, 0], truth[:, 4], reduction="none")
+    loss = 3 * (distance * where).sum() / where.sum().clamp(min=1)
+    loss = loss + 0.2 * (presence * asks).sum() / asks.sum().clamp(min=1)
+    loss = loss + 0.3 * F.cross_entropy(colour, truth[:, 6].long(), ignore_index=-1)
+    return loss + 0.3 * F.cross_entropy(shape, truth[:, 7].long(), ignore_index=-1)
+
+
+def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
+    """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
+    began = time.time()
+    for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
+        rng = np.random.default_rng((args.seed, step))
+        torch.manual_seed(step)
+        full = step % 4 == 3
+        rows = rng.integers(len(data["kinds"]), size=args.frames)
+        texts, truth = questions(data, rows, 1 if full else args.questions, rng)
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * min(1, (step + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        seen, proprio = see(backbone, data, rows, augment=True), torch.from_numpy(data["proprio"][rows])
+        loss = answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
+        loss = loss + 0.3 * answers.cell_loss(seen, *cells(data, rows)) + answers.glance_loss(seen, *census(data, rows))
+        loss = loss + answers.pair_loss(compared(backbone, seen, proprio), pairs(data, rows))
+        loss.backward()
+        nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 3.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % args.save == 0 or step + 1 == args.updates:
+            now = {"step": step + 1, "seconds": round(time.time() - began), "loss": round(loss.item(), 4)}
+            print(json.dumps(now | evaluate(backbone, answers, held)), flush=True)
+            parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
+            state = {key: part.state_dict() for key, part in parts.items()}
+            torch.save(state | {"step": step + 1}, args.out / "state.new")
+            (args.out / "state.new").rename(args.out / "state.pt")
+
+
+def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
+    """The update to go on from."""
+    if not (args.out / "state.pt").exists():
+        return 0
+    state = torch.load(args.out / "state.pt", weights_only=True)
+    for key, part in {"backbone": backbone, "answers": answers, "optimizer": optimizer}.items():
+        part.load_state_dict(state[key])
+    return state["step"]
+
+
+@torch.inference_mode()
+def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
+    """Median position error (mm), share within 25 mm, of kinds and of twins; colours and shapes told; cells."""
+    errors: dict[str, list[Tensor]] = {"place": [], "twin": []}
+    right, recall = [], []
+    for start in range(0, HELD, 100):
+        rows, rng = np.arange(start, start + 100), np.random.default_rng((7, start))
+        texts, truth = questions(held, rows, 4, rng)
+        seen, proprio = see(backbone, held, rows, augment=False), torch.from_numpy(held["proprio"][rows])
+        position, _, colour, shape = answers(forward(backbone, seen, proprio, texts, False))
+        where, asked = truth[:, 3] > 0, truth[:, 6] >= 0
+        twin = torch.tensor([text.endswith("twin") for text in texts])
+        error = (position - truth[:, :3])[:, :2].norm(dim=1) * SCALE * 1000
+        errors["place"].append(error[where & ~twin])
+        errors["twin"].append(error[where & twin])
+        right.append(torch.stack([colour.argmax(-1) == truth[:, 6], shape.argmax(-1) == truth[:, 7]], 1)[asked].float())
+        there, _, _ = cells(held, rows)
+        found = answers.cell(seen).unflatten(-1, (len(COLORS), -1))[..., 0] > 0
+        recall.append(found[there].float())
+    told = torch.cat(right).mean(0)
+    result = {"colour": told[0].item(), "shape": told[1].item(), "cells": torch.cat(recall).mean().item()}
+    for kind, parts in errors.items():
+        error = torch.cat(parts)
+        result |= {f"{kind}_mm": error.median().item(), f"{kind}_25mm": (error < 25).float().mean().item()}
+    return {key: round(value, 3) for key, value in result.items()}
+
+
+def write(args: Args, backbone: Tiny, metrics: dict) -> None:
+    """bf16 weights and their provenance, into the run's folder or (with --install) into the package."""
+    path = MIKASA if args.install else args.out / MIKASA.name
+    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in backbone.state_dict().items()}, path)
+    about = {
+        "recipe": "recipes/pretrain_mikasa.py",
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
+        "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // SHARD} (one per {SHARD}), training {args.seed}",
+        "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
+        "metrics": metrics,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
