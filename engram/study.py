@@ -46,23 +46,38 @@ class Arm:
 class Study:
     """What to compare.
 
-    tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed; tests are on the first
+    tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed
+    tested    tasks that policies are tested on; by default the first of `tasks`
     arms      by name; every arm is trained for each of `seeds` (its Settings.seed) and compared with the first arm
     tests     evaluations of each policy: name -> knobs of the environment
-    episodes  test episodes, the same for all; chance is measured on `chance_episodes` of its own
+    episodes  test episodes, the same for all, from `first_seed` on; chance is measured on `chance_episodes` of its own
+              (0: not at all)
+    demo_seeds  of each task's demonstrations; by default 0, 1, ...
     notes     what a reader of the table must know
     """
 
     name: str
     tasks: tuple[str, ...]
     arms: dict[str, Arm]
+    tested: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     demos: int = 300
     episodes: int = 100
+    first_seed: int = TEST
     chance_episodes: int = 1000
+    demo_seeds: tuple[int, ...] = ()
     knobs: dict = field(default_factory=dict)
     tests: dict[str, dict] = field(default_factory=lambda: {"": {}})
     notes: str = ""
+
+    def trials(self) -> list[tuple[str, str, dict]]:
+        """(test, task, knobs) of every evaluation of a policy."""
+        tasks = self.tested or self.tasks[:1]
+        return [(test, task, self.knobs | knobs) for task in tasks for test, knobs in self.tests.items()]
+
+    def test_seeds(self) -> range:
+        """The seeds of its test episodes."""
+        return range(self.first_seed, self.first_seed + self.episodes)
 
 
 def run_recipe(recipe: Path, out: Path | None = None) -> Path:
@@ -112,23 +127,25 @@ def _folder(out: Path, name: str, seed: int) -> Path:
     return out / f"{name}-seed{seed}"
 
 
-def _episodes(folder: Path, test: str) -> Path:
-    return folder / "eval" / f"{test or 'default'}.jsonl"
+def _episodes(study: Study, folder: Path, test: str, task: str) -> Path:
+    of = f"{task.replace('/', '-')}-" if study.tested else ""
+    return folder / "eval" / f"{of}{test or 'default'}.jsonl"
 
 
 def _plan(study: Study, name: str, seed: int) -> dict:
     """What decides the rows of a run."""
     arm = study.arms[name]
     settings = replace(arm.settings, seed=seed).identity()
-    return {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
+    plan = {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
+    return plan | ({"tested": study.tested, "first_seed": study.first_seed} if study.tested else {})
 
 
 def _demos(study: Study, out: Path) -> tuple[Path, ...]:
-    folders = tuple(out / "demos" / task for task in study.tasks)
-    for seed, folder in enumerate(folders):
+    folders = {task: out / "demos" / task for task in study.tasks}
+    for (task, folder), seed in zip(folders.items(), study.demo_seeds or range(len(folders)), strict=True):
         if not folder.exists():
-            collect(folder.name, study.demos, folder, seed=seed, **study.knobs)
-    return folders
+            collect(task, study.demos, folder, seed=seed, **study.knobs)
+    return tuple(folders.values())
 
 
 def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:
@@ -147,9 +164,9 @@ def _finish(study: Study, jobs: Iterable[Job], out: Path, recipe: Path, table: P
 def _test(study: Study, job: Job) -> None:
     """The tests of one trained policy, its rows kept."""
     rows, training = [], counters(job)
-    for test, knobs in study.tests.items():
-        seeds, file = range(TEST, TEST + study.episodes), _episodes(job.out, test)
-        result = evaluate_checkpoint(job.out / "checkpoint", study.tasks[0], seeds, file, knobs=study.knobs | knobs)
+    for test, task, knobs in study.trials():
+        file = _episodes(study, job.out, test, task)
+        result = evaluate_checkpoint(job.out / "checkpoint", task, study.test_seeds(), file, knobs=knobs)
         rows.append({"test": test, **result, **{key: training[key] for key in ("updates", "frames", "train_seconds")}})
     replace_text(job.out / "rows.json", json.dumps({"rows": rows}) + "\n")
 
@@ -163,10 +180,13 @@ def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
     counters = {
         key: sum(row["counters"][key] for row in tested) for key in ("observations", "writes", "plans", "renders")
     } | {"errors": sum(row["errors"] for row in tested)}
-    rows = [mean for name in study.arms for test in study.tests for mean in _mean(study, out, name, test, kept)]
-    rows += [_chance(study, out, test) for test in study.tests]
+    trials = study.trials()
+    rows = [
+        mean for name in study.arms for test, task, _ in trials for mean in _mean(study, out, name, test, task, kept)
+    ]
+    rows += [_chance(study, out, *trial) for trial in trials if study.chance_episodes]
     rows += [_row(study, out, run, row) for run, result in kept.items() for row in result["rows"]]
-    asked = asdict(study) | {"test_seeds": [TEST, TEST + study.episodes - 1]}
+    asked = asdict(study) | {"test_seeds": [study.test_seeds()[0], study.test_seeds()[-1]]}
     write_result(table, study.name, str(recipe), rows, walltime.spent(out), counters, asked, study.notes)
 
 
@@ -176,36 +196,36 @@ def _row(study: Study, out: Path, run: tuple[str, int], row: dict) -> dict:
     trained = ("updates", "frames", "train_seconds")
     return {
         "policy": run[0], "train_seed": run[1], **{key: row[key] for key in tested},
-        "paired_p": _paired(study, out, run, row["test"]), **{key: row[key] for key in trained},
+        "paired_p": _paired(study, out, run, row["test"], row["task"]), **{key: row[key] for key in trained},
         "trained_by": trained_by(_folder(out, *run)),
     }  # fmt: skip
 
 
-def _paired(study: Study, out: Path, run: tuple[str, int], test: str) -> float | None:
+def _paired(study: Study, out: Path, run: tuple[str, int], test: str, task: str) -> float | None:
     """P-value against the first arm with the same training seed; None for that arm, and where it is not tested yet."""
     ours, theirs = _folder(out, *run), _folder(out, next(iter(study.arms)), run[1])
     if ours == theirs or not (theirs / "rows.json").exists():
         return None
-    return compare(_episodes(ours, test), _episodes(theirs, test))["p"]
+    return compare(_episodes(study, ours, test, task), _episodes(study, theirs, test, task))["p"]
 
 
-def _chance(study: Study, out: Path, test: str) -> dict:
+def _chance(study: Study, out: Path, test: str, task: str, knobs: dict) -> dict:
     """The row of an expert that guesses, on episodes of its own: shared guesses would make all tests one sample."""
-    task, knobs, file = study.tasks[0], study.knobs | study.tests[test], out / "chance" / f"{test or 'default'}.json"
+    file = out / "chance" / f"{test or 'default'}.json"
     first = study.chance_episodes * list(study.tests).index(test)
     result = chance(file, task, study.chance_episodes, first, **knobs)
     return {"policy": "chance", "train_seed": None, "task": task, "test": test, **result}
 
 
-def _mean(study: Study, out: Path, name: str, test: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:
+def _mean(study: Study, out: Path, name: str, test: str, task: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:
     """The mean row of an arm over its finished training seeds, if any."""
-    files = [_episodes(_folder(out, name, seed), test) for seed in study.seeds if (name, seed) in kept]
+    files = [_episodes(study, _folder(out, name, seed), test, task) for seed in study.seeds if (name, seed) in kept]
     results = [[line["success"] for line in read(file)] for file in files]
     if not results:
         return
     successes, episodes = sum(map(sum, results)), sum(map(len, results))
     ci95 = list(crossed_bootstrap(results)) if len(results) > 1 else list(wilson(successes, episodes))
     yield {
-        "policy": name, "train_seed": "mean", "task": study.tasks[0], "test": test, "episodes": episodes,
+        "policy": name, "train_seed": "mean", "task": task, "test": test, "episodes": episodes,
         "successes": successes, "success": successes / episodes, "ci95": ci95,
     }  # fmt: skip

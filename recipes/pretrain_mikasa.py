@@ -53,12 +53,12 @@ class Args:
     """Settings; the defaults make the weights that ship."""
 
     scenes: int = 11_500
-    updates: int = 3_000
+    updates: int = 6_000
     frames: int = 48
     questions: int = 4
     lr: float = 1.5e-3
     save: int = 100
-    threads: int = 1
+    threads: int = 2
     seed: int = 0
     out: Path = Path("runs/pretrain_mikasa")
     install: bool = False

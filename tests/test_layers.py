@@ -16,7 +16,7 @@ ROOMS = (
     ("session",),
     ("train", "rollout", "demos", "report", "serve"),
     ("crew", "walltime"),
-    ("study", "quickstart", "bench"),
+    ("study", "suite", "quickstart", "bench"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

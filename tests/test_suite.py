@@ -1,0 +1,115 @@
+"""Suites: what is played, resumed, missing, broken; the means, the table and the page. On the recall game."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import game
+import pytest
+from doubles import CuePolicy
+
+from engram import suite
+from engram.envs.mikasa import MissingAssetsError
+from engram.rollout import EpisodeError
+from engram.rollout.evaluate import evaluate
+from engram.suite import Suite, mikasa_suite, run
+
+GAMES = Suite(
+    "games",
+    {"short": ("g/easy", "g/hard"), "long": ("g/far", "g/lost"), "all": ("g/easy", "g/far")},
+    4_242_424_242,
+    {"g/easy": 0.5},
+    {"theirs": {"short": 0.25}},
+    "no rules",
+)
+
+
+def make(task: str, **knobs) -> game.RecallGame:
+    if task == "g/lost":
+        raise MissingAssetsError("g/lost: assets missing: expected a board, found none; get it with: buy a board")
+    return game.RecallGame(delay=20 if task == "g/far" else 5, **knobs)
+
+
+@pytest.fixture
+def played(monkeypatch) -> list[tuple[str, int]]:
+    """Plays a double instead of a checkpoint; what was played, task and number of new episodes."""
+    calls: list[tuple[str, int]] = []
+
+    def double(checkpoint: Path, task: str, seeds, out: Path, **options) -> dict:
+        before = out.read_text().count("\n") if out.exists() else 0
+        options = {"lanes": options["lanes"], "workers": 0, "video_first": options["videos"], "knobs": options["knobs"]}
+        result = evaluate(CuePolicy(), task, seeds, out, policy_name="double", make=make, progress=False, **options)
+        calls.append((task, out.read_text().count("\n") - before))
+        return result
+
+    monkeypatch.setattr(suite, "evaluate_checkpoint", double)
+    return calls
+
+
+def test_a_suite_plays_every_task_once_and_names_what_is_missing(played, tmp_path):
+    found = run(GAMES, Path("run/checkpoint"), tmp_path, episodes=3, videos=1)
+    assert played == [("g/easy", 3), ("g/hard", 3), ("g/far", 3)]
+    assert list(found["missing"]) == ["g/lost"]
+    assert [(row["group"], row["tasks"], row["of"], row["success"]) for row in found["groups"]] == [
+        ("short", 2, 2, 1.0), ("long", 1, 2, 1.0), ("all", 2, 2, 1.0),
+    ]  # fmt: skip
+    assert found["groups"][1]["missing"] == ["g/lost"]
+    table, page = (tmp_path / "suite.md").read_text(), (tmp_path / "report.html").read_text()
+    assert "mean of 1 of 2 tasks" in table
+    assert "buy a board" in table
+    assert "buy a board" in page
+    assert page.count("data:video/mp4") == 3
+    assert "<h1>run on games</h1>" in page
+
+
+def test_a_suite_goes_on_where_it_was_stopped(played, tmp_path):
+    run(GAMES, Path("c"), tmp_path, ["short"], episodes=2)
+    first = json.loads((tmp_path / "summary.json").read_text())
+    run(GAMES, Path("c"), tmp_path, ["g/far", "easy"], episodes=2)
+    found = run(GAMES, Path("c"), tmp_path, episodes=2)
+    assert played == [
+        ("g/easy", 2),
+        ("g/hard", 2),
+        ("g/far", 2),
+        ("g/easy", 0),
+        ("g/easy", 0),
+        ("g/hard", 0),
+        ("g/far", 0),
+    ]
+    assert found["tasks"][:2] == first["tasks"]
+
+
+def test_an_unknown_task_is_answered_with_the_closest(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"unknown group or task of mikasa: .*found RememberColour5; did you mean RememberC"
+    ):
+        run(mikasa_suite(), Path("c"), tmp_path / "out", ["RememberColour5"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_knobs_belong_into_another_folder(played, tmp_path):
+    run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2)
+    with pytest.raises(ValueError, match="other knobs"):
+        run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2, cue=2)
+
+
+def test_broken_episodes_are_errors_and_the_other_tasks_are_played(played, tmp_path):
+    broken = (GAMES.first_seed + 1,)
+    with pytest.raises(EpisodeError, match=r"g/easy: 1 of 3 episodes ended in an error(.|\n)*g/hard"):
+        run(GAMES, Path("c"), tmp_path, episodes=3, fails_on=broken)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["task"], row["episodes"], row["errors"]) for row in found["tasks"]] == [
+        ("g/easy", 2, 1), ("g/hard", 2, 1), ("g/far", 2, 1),
+    ]  # fmt: skip
+    assert found["counters"]["errors"] == 3
+
+
+def test_the_mikasa_suite_is_the_protocol():
+    found = mikasa_suite()
+    assert {group: len(tasks) for group, tasks in found.groups.items()} == {
+        "train": 5, "matched": 11, "novel": 7, "canonical": 5,
+    }  # fmt: skip
+    assert len(found.tasks) == 23
+    assert found.first_seed == 4_242_424_242
+    assert set(found.published) <= set(found.tasks)
+    assert replace(found, groups={"train": found.groups["train"]}).tasks[0] == "mikasa/ShellGamePush"
