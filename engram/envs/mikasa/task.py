@@ -15,11 +15,12 @@ import mani_skill.envs  # noqa: F401  registers what the tasks are made of
 import mikasa_robo_suite.vla.memory_envs  # noqa: F401  registers the tasks
 import numpy as np
 import sapien
+import torch
 from gymnasium import spaces
 from mani_skill import ASSET_DIR
 from mani_skill.envs.sapien_env import BaseEnv
 
-from engram.envs.mikasa import CAMERAS, SHELL, MissingAssetsError, answers
+from engram.envs.mikasa import CAMERAS, MUG, SHELL, MissingAssetsError, answers
 
 CONTROL_HZ = 20
 SENSORS = {"base": "base_camera", "wrist": "hand_camera"}
@@ -36,16 +37,16 @@ class Task(gymnasium.Env):
             0.5 % of the base camera's pixels differ) and the film's camera is rendered after every step, which on a
             GPU moves objects; on a CPU it changes nothing (tested).
         images: False leaves the images black and saves drawing them (for experts, which see the state).
-        device: "cpu" or "cuda": where ManiSkill simulates and renders.
+        device: "cpu" or "gpu": where ManiSkill simulates and renders; by default a GPU, if torch finds one.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
 
-    def __init__(self, name: str, strict: bool = False, images: bool = True, device: str = "cpu"):
+    def __init__(self, name: str, strict: bool = False, images: bool = True, device: str | None = None):
         self.name, self.strict, self.images, self.render_mode = name, strict, images, "rgb_array"
-        self.device = device
+        self.device = device or ("gpu" if torch.cuda.is_available() else "cpu")
         _require_assets(name)
-        self._sim = _simulator(name, images, device)
+        self._sim = _simulator(name, images, self.device)
         self.limit = int(self._sim.get_wrapper_attr("_max_episode_steps"))
         picture = spaces.Box(0, 255, (128, 128, 3), np.uint8)
         pose = spaces.Box(-np.inf, np.inf, (7,), np.float32)
@@ -159,8 +160,7 @@ def _require_assets(name: str) -> None:
     mugs = ASSET_DIR / "assets/mani_skill2_ycb/info_pick_v0.json"
     if name in SHELL and not mugs.is_file():
         raise MissingAssetsError(
-            f"mikasa/{name}: assets missing: expected the YCB mug at {mugs.parent}, found none; "
-            "get it with: python -m mani_skill.utils.download_asset ycb"
+            f"mikasa/{name}: assets missing: expected the YCB mug at {mugs.parent}, found none; {MUG}"
         )
 
 
@@ -177,7 +177,7 @@ def proprioception(sim: BaseEnv) -> np.ndarray:
     (metres), float32 (7,)."""
     pose = sim.agent.tcp.pose.raw_pose[0].cpu().numpy()
     fingers = float(sim.agent.robot.get_qpos()[0, -2:].sum())
-    return np.array([*pose[:3], *_roll_pitch_yaw(*pose[3:]), fingers], np.float32)
+    return np.array([*pose[:3], *_roll_pitch_yaw(*pose[3:].tolist()), fingers], np.float32)
 
 
 def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
