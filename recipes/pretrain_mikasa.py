@@ -53,10 +53,11 @@ class Args:
     """Settings; the defaults make the weights that ship."""
 
     scenes: int = 11_500
-    updates: int = 6_000
+    updates: int = 5_000
     frames: int = 48
     questions: int = 4
     lr: float = 1.5e-3
+    tower: float = 3.0  # times lr, for the vision tower, which is new
     save: int = 100
     threads: int = 2
     seed: int = 0
@@ -116,7 +117,10 @@ def main(args: Args) -> None:
     held, data = ({key: value[part] for key, value in data.items()} for part in (slice(HELD), slice(HELD, None)))
     backbone = started(torch.from_numpy(data["proprio"]))
     answers = Answers(backbone.width)
-    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
+    tower, rest = list(backbone.vision.parameters()), [*backbone.parameters(), *answers.parameters()]
+    rest = [p for p in rest if all(p is not other for other in tower)]
+    groups = [{"params": tower, "times": args.tower}, {"params": rest, "times": 1.0}]
+    optimizer = torch.optim.AdamW(groups, args.lr, (0.9, 0.95))
     first = resume(args, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held))
@@ -266,8 +270,9 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         full = step % 4 == 3
         rows = rng.integers(len(data["kinds"]), size=args.frames)
         texts, truth = questions(data, rows, 1 if full else args.questions, rng)
+        rate = args.lr * min(1, (step + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+            group["lr"] = group["times"] * rate
         seen, proprio = see(backbone, data, rows, augment=True), torch.from_numpy(data["proprio"][rows])
         loss = answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
         loss = loss + 0.3 * answers.cell_loss(seen, *cells(data, rows)) + answers.glance_loss(seen, *census(data, rows))

@@ -8,6 +8,7 @@ venv=.venv
 # The benchmark's own pins (torch 2.2, numpy 1.23, gymnasium 0.29) must not be honoured: it runs on today's.
 benchmark=mikasa-robo-suite==1.0.0
 mesa=(libvulkan1 mesa-vulkan-drivers libegl-mesa0 libgl1-mesa-dri libglx-mesa0 libosmesa6 libgbm1) # of one version
+others=(libgl1 libglib2.0-0) # what OpenCV loads, which ManiSkill needs
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -26,14 +27,16 @@ add_backports() {
     [[ $codename == bookworm ]] || return 0
     apt-cache policy 2>/dev/null | grep -q 'bookworm-backports' && return 0
     local mirror
-    mirror=$(sed -nE 's/^(URIs:|deb( \[[^]]*\])?) *([^ ]+).*/\3/p' /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -1)
+    mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+        sed -nE '/bookworm-security/d; s/^(URIs:|deb( \[[^]]*\])?) *([^ ]+).*/\3/p' | sort -u | sed -n 1p) || true
+    [[ -n $mirror ]] || die "expected Debian's archive in /etc/apt, found none; add bookworm-backports and call make again"
     echo "deb $mirror bookworm-backports main" >/etc/apt/sources.list.d/engram-backports.list
 }
 
 install_mesa() {
     local codename release=()
     if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
-        die "no Vulkan renderer: install Mesa >= 25 (Debian 12: from bookworm-backports): ${mesa[*]}; then call make again"
+        die "no Vulkan renderer: install Mesa >= 25 (Debian 12: from bookworm-backports): ${mesa[*]} ${others[*]}; then call make again"
     fi
     add_backports
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -41,7 +44,7 @@ install_mesa() {
     say "installing Mesa's software renderer: ${mesa[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
-    apt-get install -y -qq --no-install-recommends "${release[@]}" "${mesa[@]}" </dev/null >/dev/null
+    apt-get install -y -qq --no-install-recommends "${release[@]}" "${mesa[@]}" "${others[@]}" </dev/null >/dev/null
 }
 
 stamp=$venv/.engram-mikasa
