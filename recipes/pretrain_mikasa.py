@@ -53,11 +53,12 @@ class Args:
     """Settings; the defaults make the weights that ship."""
 
     scenes: int = 11_500
-    updates: int = 5_000
-    frames: int = 48
+    looks: int = 2_500  # updates in which the vision tower learns from the dense answer alone
+    updates: int = 6_000  # in all
+    frames: int = 64
     questions: int = 4
+    lr_looks: float = 5e-3
     lr: float = 1.5e-3
-    tower: float = 3.0  # times lr, for the vision tower, which is new
     save: int = 100
     threads: int = 2
     seed: int = 0
@@ -117,10 +118,7 @@ def main(args: Args) -> None:
     held, data = ({key: value[part] for key, value in data.items()} for part in (slice(HELD), slice(HELD, None)))
     backbone = started(torch.from_numpy(data["proprio"]))
     answers = Answers(backbone.width)
-    tower, rest = list(backbone.vision.parameters()), [*backbone.parameters(), *answers.parameters()]
-    rest = [p for p in rest if all(p is not other for other in tower)]
-    groups = [{"params": tower, "times": args.tower}, {"params": rest, "times": 1.0}]
-    optimizer = torch.optim.AdamW(groups, args.lr, (0.9, 0.95))
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
     first = resume(args, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held))
@@ -255,7 +253,7 @@ def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     where, asks = truth[:, 3], truth[:, 5]
     distance = F.smooth_l1_loss(position, truth[:, :3], reduction="none", beta=0.3).mean(-1)
     presence = F.binary_cross_entropy_with_logits(present[:, 0], truth[:, 4], reduction="none")
-    loss = 3 * (distance * where).sum() / where.sum().clamp(min=1)
+    loss = (distance * where).sum() / where.sum().clamp(min=1)
     loss = loss + 0.2 * (presence * asks).sum() / asks.sum().clamp(min=1)
     loss = loss + 0.3 * F.cross_entropy(colour, truth[:, 6].long(), ignore_index=-1)
     return loss + 0.3 * F.cross_entropy(shape, truth[:, 7].long(), ignore_index=-1)
@@ -267,16 +265,13 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
     for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
         rng = np.random.default_rng((args.seed, step))
         torch.manual_seed(step)
-        full = step % 4 == 3
         rows = rng.integers(len(data["kinds"]), size=args.frames)
-        texts, truth = questions(data, rows, 1 if full else args.questions, rng)
-        rate = args.lr * min(1, (step + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
         for group in optimizer.param_groups:
-            group["lr"] = group["times"] * rate
-        seen, proprio = see(backbone, data, rows, augment=True), torch.from_numpy(data["proprio"][rows])
-        loss = answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
-        loss = loss + 0.3 * answers.cell_loss(seen, *cells(data, rows)) + answers.glance_loss(seen, *census(data, rows))
-        loss = loss + answers.pair_loss(compared(backbone, seen, proprio), pairs(data, rows))
+            group["lr"] = rate(args, step)
+        seen = see(backbone, data, rows, augment=True)
+        loss = answers.cell_loss(seen, *cells(data, rows))
+        if step >= args.looks:
+            loss = loss + understanding(args, step, backbone, answers, seen, data, rows, rng)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 3.0)
         optimizer.step()
@@ -288,6 +283,23 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
             state = {key: part.state_dict() for key, part in parts.items()}
             torch.save(state | {"step": step + 1}, args.out / "state.new")
             (args.out / "state.new").rename(args.out / "state.pt")
+
+
+def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:
+    """The loss of all other answers: those of questions, under either mask, of a glance and of the pair."""
+    full = step % 4 == 3
+    texts, truth = questions(data, rows, 1 if full else args.questions, rng)
+    proprio = torch.from_numpy(data["proprio"][rows])
+    loss = 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
+    loss = loss + answers.glance_loss(seen, *census(data, rows))
+    return loss + answers.pair_loss(compared(backbone, seen, proprio), pairs(data, rows))
+
+
+def rate(args: Args, step: int) -> float:
+    """Learning rate: for each of the two stages a warm-up, then a cosine."""
+    first, last, peak = (0, args.looks, args.lr_looks) if step < args.looks else (args.looks, args.updates, args.lr)
+    done = (step - first) / (last - first)
+    return peak * min(1, (step - first + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * done))
 
 
 def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:

@@ -87,7 +87,9 @@ def test_the_shell_game_says_that_its_mug_is_missing(tmp_path, monkeypatch):
         mikasa.make("ShellGameTouch")
 
 
-@pytest.mark.parametrize("task", ["BlinkCountButtonPressEasy", "ShellGameShuffleColorLampTouch", "BatteriesCheckerHard"])
+@pytest.mark.parametrize(
+    "task", ["BlinkCountButtonPressEasy", "ShellGameShuffleColorLampTouch", "BatteriesCheckerHard"]
+)
 def test_tasks_whose_light_bulb_is_in_no_package_say_so(task):
     with pytest.raises(mikasa.MissingAssetsError, match=rf"mikasa/{task}: assets missing: .*light_bulb"):
         mikasa.make(task)
@@ -104,3 +106,52 @@ def test_what_is_recorded_names_the_right_candidate_and_the_one_touched(env):
         assert info["success"]
         assert info["choice"] == info["answer"]
         assert info["answer"] in ("red", "lime", "blue")
+
+
+def drawn(task: str, ticks: int = 4, **knobs) -> list[dict[str, np.ndarray]]:
+    """What the robot sees while it moves somehow; skips the test where nothing can render."""
+    rng = np.random.default_rng(0)
+    try:
+        with mikasa.make(task, **knobs) as env:
+            seen = [env.reset(seed=mikasa.FIRST_SEED)[0]]
+            return seen + [env.step(rng.uniform(-1, 1, 7))[0] for _ in range(ticks)]
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@installed
+def test_without_the_housing_few_pixels_differ_and_nothing_else():
+    """The wrist camera's mesh has 425,160 triangles and is hardly ever seen; `strict` draws it."""
+    quick, strict = drawn("TakeItBack"), drawn("TakeItBack", strict=True)
+    for ours, theirs in zip(quick, strict, strict=True):
+        np.testing.assert_array_equal(ours["proprio"], theirs["proprio"])
+        np.testing.assert_array_equal(ours["wrist"], theirs["wrist"])
+        assert 0 < (ours["base"] != theirs["base"]).any(-1).mean() < 0.02
+
+
+@installed
+def test_drawing_the_film_after_every_step_changes_nothing_on_a_cpu(monkeypatch):
+    """The protocol renders after every step, since on a GPU objects fall through the table otherwise."""
+    from engram.envs.mikasa.task import Task
+
+    seen = drawn("InterceptMedium")
+    step = Task.step
+    monkeypatch.setattr(Task, "step", lambda self, action: (step(self, action), self.render())[0])
+    for ours, theirs in zip(seen, drawn("InterceptMedium"), strict=True):
+        for key, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[key])
+
+
+@installed
+def test_pretraining_frames_are_labelled_where_they_show_things():
+    from engram.envs.mikasa import frames
+
+    drawn("TakeItBack", ticks=0)
+    data = frames.scenes(seed=1, count=3)
+    assert {key: value.shape[1:] for key, value in data.items()} == {
+        "base": (128, 128, 3), "wrist": (128, 128, 3), "proprio": (7,), "kinds": (13,), "positions": (13, 3),
+        "pixels": (2, 13, 2),
+    }  # fmt: skip
+    there = data["kinds"] >= 0
+    assert (np.isnan(data["positions"][..., 0]) == ~there).all()
+    assert np.isfinite(data["pixels"][:, 0][there]).mean() > 0.9

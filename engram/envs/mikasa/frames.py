@@ -128,7 +128,7 @@ def _scene(env: Still, rng: np.random.Generator, poses: np.ndarray) -> dict[str,
     pose = REST + rng.normal(0, 0.02, 9) * HELD if rng.random() < 0.2 else poses[rng.integers(len(poses))]
     env.agent.robot.set_qpos(torch.from_numpy(pose.astype(np.float32))[None])
     count = int(rng.integers(1, MOST + 1)) if rng.random() < 0.7 else int(rng.integers(1, 4))
-    chosen = list(rng.permutation(MOST)[:count])
+    chosen = rng.permutation(MOST)[:count].tolist()
     near = motion.tcp(env)[:2] + rng.normal(0, 0.06, 2) * rng.random() if rng.random() < 0.65 else None
     spots = _spots(rng, count, near)
     if rng.random() < 0.35:  # a target lies under other things
