@@ -66,9 +66,9 @@ def collect(
         spec = spec_of(env)
         _require_images(env, task)
     shards = _shards(out, {"task": task, "knobs": knobs, "noise": noise, "engram": engram.__version__})
-    first = DEMOS + seed * SPAN
+    first, robot = DEMOS + seed * SPAN, "engram-mikasa" if task.startswith(envs.MIKASA) else "engram-tabletop"
     kept = dropped = frames = 0
-    with Writer(out, spec) as writer, _progress() as progress:
+    with Writer(out, spec, robot=robot) as writer, _progress() as progress:
         bar = progress.add_task(f"{task}: expert plays", total=episodes)
         for path in _play(task, knobs, noise, shards, first, episodes, workers):
             if path is None:

@@ -13,6 +13,7 @@ from engram.data import layout, video
 from engram.data.layout import ACTION, CAMERA, PREVIOUS, STATE, DataError
 from engram.types import Spec
 
+NAMES = {("mikasa_robo", "top"): "base"}  # (robot, camera) of published data sets -> what the camera is called here
 AGAIN = "the file is missing, cut short or not of this data set: copy or record the data set again"
 
 
@@ -55,8 +56,10 @@ def read(root: Path) -> Part:
     action = frames[ACTION]
     previous = frames[PREVIOUS] if PREVIOUS in frames else _previous(action, lengths)
     height, wide, _ = features[CAMERA + cameras[0]]["shape"]
-    spec = Spec(cameras, height, wide, width[STATE], width[ACTION], float(info["fps"]))
-    clips = {camera: _clips(root, info, spec, episodes, frames["timestamp"], camera) for camera in cameras}
+    names = tuple(NAMES.get((info.get("robot_type"), camera), camera) for camera in cameras)
+    spec = Spec(names, height, wide, width[STATE], width[ACTION], float(info["fps"]))
+    shown = zip(spec.cameras, cameras, strict=True)
+    clips = {name: _clips(root, info, spec, episodes, frames["timestamp"], camera) for name, camera in shown}
     numbers = (frames["task_index"], frames["frame_index"], frames[STATE], action, previous)
     return Part(root, spec, _tasks(root, frames["task_index"]), lengths, *numbers, clips)
 
