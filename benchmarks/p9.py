@@ -23,7 +23,7 @@ TITLE = "episodes played 16 at a time over one by one"
 AGAINST = ()
 BAR = Bar("more", 3.0)
 LANES, EPISODES, CAMERAS = 16, 32, 2
-SHORT, LONG = 6, 14  # ticks of an episode
+SHORT, LONG = 4, 8  # ticks of an episode
 TOLERANCE = 1e-3  # of the sum of places, which rounding of another batch moves a little
 
 

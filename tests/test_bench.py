@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import inputs, p4, p7, p12
+from benchmarks import inputs, p4, p7, p9, p12
 from engram import bench
 from engram import carry as carries
 
@@ -23,7 +23,7 @@ def at_once(monkeypatch):
         a(), b()
         return bench.summary([(3.0, 2.0), (5.0, 2.0)])
 
-    for row in (p4, p7, p12):
+    for row in (p4, p7, p9, p12):
         monkeypatch.setattr(row, "alternate", alternate)
 
 
@@ -91,7 +91,7 @@ def test_p7_carries_must_not_grow():
 
 @pytest.mark.parametrize("row", ["P4", "P7", "P12"])
 def test_a_baseline_that_a_row_does_not_have_is_refused(monkeypatch, row):
-    for module in (p4, p7, p12):
+    for module in (p4, p7, p9, p12):
         monkeypatch.setattr(module, "measure", None)  # refused before anything is measured
     expected = "kv-all or nothing" if row == "P7" else f"nothing for {row}"
     with pytest.raises(ValueError, match=f"--against: expected {expected}, found 'concat'; see "):
@@ -118,17 +118,31 @@ def test_p12_memory_is_the_only_difference():
     assert p12.OTHERS >= 128
 
 
+def test_p9_refuses_episodes_that_depend_on_their_neighbours(monkeypatch):
+    monkeypatch.setattr(p9, "EPISODES", 3)
+    policy = inputs.policy(p9.Design(m=2), p9.CAMERAS)
+    with p9.VectorEnv(p9.Point, 3, 0) as many, p9.VectorEnv(p9.Point, 1, 0) as one:
+        alone = p9.episodes(policy, one, 1)
+        p9.require_same(p9.episodes(policy, many, 3), alone)
+        step = p9.Point.step
+        monkeypatch.setattr(p9.Point, "step", lambda self, action: step(self, action + 0.01))
+        with pytest.raises(AssertionError, match="seed 0"):
+            p9.require_same(p9.episodes(policy, many, 3), alone)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Every row on shapes of a few milliseconds."""
     monkeypatch.setattr(p4, "SHAPES", dict.fromkeys(p4.SHAPES, TINY))
     monkeypatch.setattr(p7, "LATE", 20)
     monkeypatch.setattr(p7, "HISTORY", {"tiny": (1, 20)})
+    monkeypatch.setattr(p9, "EPISODES", 3)
+    monkeypatch.setattr(p9, "LANES", 2)
     monkeypatch.setattr(p12, "CAMERAS", 1)
 
 
 def test_without_a_row_the_score_card_is_explained(monkeypatch, capsys):
-    for module in (p4, p7, p12):
+    for module in (p4, p7, p9, p12):
         monkeypatch.setattr(module, "measure", None)  # nothing is timed
     bench.show()
     said = capsys.readouterr().out
@@ -137,12 +151,16 @@ def test_without_a_row_the_score_card_is_explained(monkeypatch, capsys):
 
 
 def test_score_card_has_a_line_for_every_row(small, at_once, capsys):
-    assert bench.run_all(as_json=True) == 1  # a ratio of 2 misses the bars of P7 and P12
+    assert bench.run_all(as_json=True) == 1  # a ratio of 2 misses all bars but P4's
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["row"], line["met"]) for line in lines] == [("P4", True), ("P7", False), ("P12", False)]
+    assert [(line["row"], line["met"]) for line in lines] == [
+        ("P4", True), ("P7", False), ("P9", False), ("P12", False),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("row", "against"), [("P4", None), ("p7", None), ("P7", "kv-all"), ("P12", None)])
+@pytest.mark.parametrize(
+    ("row", "against"), [("P4", None), ("p7", None), ("P7", "kv-all"), ("P9", None), ("P12", None)]
+)
 def test_last_line_is_json(small, at_once, capsys, row, against):
     bench.run(row, as_json=True, against=against)
     out = capsys.readouterr().out
@@ -159,7 +177,7 @@ def test_last_line_is_json(small, at_once, capsys, row, against):
 
 
 def test_unknown_row_names_those_there_are():
-    with pytest.raises(ValueError, match=r"expected one of P4, P7, P12, found 'P99'"):
+    with pytest.raises(ValueError, match=r"expected one of P4, P7, P9, P12, found 'P99'"):
         bench.run("P99")
 
 
