@@ -30,7 +30,12 @@ from engram.settings import Settings
 
 console = Console(stderr=True)
 FILMS = 4
-SITTING = ("seconds", "commit", "versions")  # of an evaluation's last sitting: another one changes no result
+SITTING = (
+    "seconds",
+    "simulator_share",
+    "commit",
+    "versions",
+)  # of an evaluation's last sitting: another one changes no result
 
 
 @dataclass(frozen=True)

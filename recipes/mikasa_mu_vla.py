@@ -13,7 +13,9 @@ from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-TASKS = tuple(f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3"))
+TASKS = tuple(
+    f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3")
+)
 SETTINGS = Settings(updates=1500, slots=16, lr=1e-3)
 
 STUDY = Study(

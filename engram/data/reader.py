@@ -56,7 +56,7 @@ def read(root: Path) -> Part:
     action = frames[ACTION]
     previous = frames[PREVIOUS] if PREVIOUS in frames else _previous(action, lengths)
     height, wide, _ = features[CAMERA + cameras[0]]["shape"]
-    names = tuple(NAMES.get((info.get("robot_type"), camera), camera) for camera in cameras)
+    names = tuple(NAMES.get((str(info.get("robot_type")), camera), camera) for camera in cameras)
     spec = Spec(names, height, wide, width[STATE], width[ACTION], float(info["fps"]))
     shown = zip(spec.cameras, cameras, strict=True)
     clips = {name: _clips(root, info, spec, episodes, frames["timestamp"], camera) for name, camera in shown}

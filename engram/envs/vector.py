@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -40,6 +41,7 @@ class VectorEnv:
     def __init__(self, make: Callable[[], gymnasium.Env], lanes: int, workers: int):
         if lanes < 1 or workers < 0:
             raise ValueError(f"expected at least 1 lane and 0 or more workers, found {lanes} and {workers}")
+        self.seconds = 0.0  # that its caller has waited for environments
         count = min(workers, lanes)
         self._here = {} if workers else {lane: make() for lane in range(lanes)}
         self._workers = [_Worker(make, list(range(i, lanes, count))) for i in range(count)]
@@ -71,6 +73,13 @@ class VectorEnv:
         self.close()
 
     def _ask(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
+        began = time.perf_counter()
+        try:
+            return self._answers(verb, values)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def _answers(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
         if self._here:
             return _collect(_do(self._here, verb, values), values)
         asked = []

@@ -48,6 +48,9 @@ def evaluate(
     are filmed into the folder `NAME.video`. `make(task, **knobs)` makes one environment; it must pickle when
     workers > 0. Lanes and workers change the speed, not the outcome.
 
+    Beside what `summarise` says, the summary holds what decided the episodes, the seconds of this sitting, and the share
+    of its play in which the policy waited for simulators (None where nothing was left to play).
+
     Raises ValueError for a wrong setting or observation, CounterError when counts disagree, and, after all other
     episodes are done, EpisodeError when an environment failed.
     """
@@ -59,19 +62,23 @@ def evaluate(
     _require_donors(intervention, seeds)
     if not out.exists():
         _require_fit(policy, make_one, task)  # before the first file, as all that can be wrong in a call
-    done = resume(out, names | proof | {"keep_onset": keep_onset})
+    done, waited = resume(out, names | proof | {"keep_onset": keep_onset}), None
     if todo := [seed for seed in seeds if seed not in done]:
         before, lanes = [done[seed] for seed in seeds if seed in done], min(lanes, len(todo))
         with VectorEnv(make_one, lanes, workers) as envs:
             keep = partial(save_onset, out) if keep_onset else None
             played = (names | record for record in play(policy, envs, lanes, todo, intervention, keep))
             shown = _watched(played, before, _bar(progress), f"{policy_name} on {task}", len(seeds))
+            start = time.monotonic()
             done |= {line["seed"]: line for line in _appended(shown, out)}
+            waited = round(envs.seconds / (time.monotonic() - start), 3)
     episodes = [done[seed] for seed in seeds if seed in done]
     _require_no_errors(episodes, out)
     _film(policy, make_one, episodes[:video_first], out.with_suffix(".video"), intervention)
     made = {"seeds": [seeds[0], seeds[-1]], "commit": provenance.commit(), "versions": provenance.versions()}
-    return summarise(episodes) | proof | made | {"seconds": round(time.monotonic() - began, 2)}
+    return summarise(episodes) | proof | made | {
+        "seconds": round(time.monotonic() - began, 2), "simulator_share": waited,
+    }  # fmt: skip
 
 
 def require_possible(
