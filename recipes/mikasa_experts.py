@@ -1,5 +1,5 @@
 """How often the scripted experts of MIKASA-Robo succeed: 100 episodes of each task, with and without the noise of
-demonstrations, on seeds that nobody looked at while writing them. Needs `make mikasa`; no rendering, minutes on 2 cores.
+demonstrations, on seeds that nobody looked at while writing them. Needs `make mikasa`; nothing is rendered.
 
     python recipes/mikasa_experts.py        # resumes from runs/mikasa_experts; the table goes to results/
 """

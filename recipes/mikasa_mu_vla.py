@@ -1,8 +1,8 @@
 """MIKASA-Robo-VLA by muVLA's protocol: one policy for all of its training tasks that run from packages alone.
 
-250 demonstrations of our own scripted experts for each of four tasks (the fifth, ShellGamePush, needs a mug from the YCB
-set), one policy with language, the `tiny` backbone pretrained on single frames (recipes/pretrain_mikasa.py), 100 protocol
-seeds a task. What differs from the papers is said in docs/mikasa.md.
+250 demonstrations of our own scripted experts for each of four tasks (the fifth, ShellGamePush, needs a mug from the
+YCB set), one policy with language, the `tiny` backbone pretrained on single frames (recipes/pretrain_mikasa.py), 100
+protocol seeds a task. What differs from the papers is said in docs/mikasa.md.
 
     make mikasa
     engram study recipes/mikasa_mu_vla.py
