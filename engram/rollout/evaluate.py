@@ -48,8 +48,8 @@ def evaluate(
     are filmed into the folder `NAME.video`. `make(task, **knobs)` makes one environment; it must pickle when
     workers > 0. Lanes and workers change the speed, not the outcome.
 
-    Beside what `summarise` says, the summary holds what decided the episodes, the seconds of this sitting and which share
-    of its play the policy waited for simulators (None where nothing was left to play).
+    Beside what `summarise` says, the summary holds what decided the episodes, the seconds of this sitting and the
+    share of its play in which the policy waited for simulators (None where nothing was left to play).
 
     Raises ValueError for a wrong setting or observation, CounterError when counts disagree, and, after all other
     episodes are done, EpisodeError when an environment failed.
