@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from pretrain_tiny import compared, forward
+from pretrain_tiny import forward
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
@@ -71,17 +71,16 @@ class Answers(nn.Module):
 
     head    of a question: position (3), presence (1), colour (K), shape (S)
     cell    of every vision token: for each colour whether it is there, where in the cell (2), and its shape (S)
-    glance  of all vision tokens: for every kind whether and where it is
-    pair    of what the context stream makes of them: where two objects alike are
+    kind    what makes a question a probe: colour and shape of an object, added to it instead of words beside it; all
+            objects of a frame are asked for at once, so that attention learns to find things within minutes
     """
 
     def __init__(self, width: int):
         super().__init__()
-        outputs, everything = 4 + len(COLORS) + len(SHAPES), 2 * IMAGE_TOKENS * width
+        outputs = 4 + len(COLORS) + len(SHAPES)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
         self.cell = nn.Linear(width, len(COLORS) * (3 + len(SHAPES)))
-        self.glance = nn.Linear(everything, 4 * KINDS)
-        self.pair = nn.Linear(everything, 7)
+        self.kind = nn.Embedding(KINDS, width)
 
     def forward(self, hidden_BD: Tensor) -> tuple[Tensor, ...]:
         return self.head(hidden_BD).split([3, 1, len(COLORS), len(SHAPES)], -1)
@@ -94,19 +93,13 @@ class Answers(nn.Module):
         which = F.cross_entropy(shape[there_BNK], shape_BNK[there_BNK])
         return presence / there_BNK.sum() + 8 * distance + 0.5 * which
 
-    def glance_loss(self, seen_BND: Tensor, once_BK: Tensor, there_BK: Tensor, place_BK3: Tensor) -> Tensor:
-        """Presence of every kind, and the place (units of SCALE) of those that are there once."""
-        place, present = self.glance(seen_BND.flatten(1)).unflatten(1, (KINDS, 4)).split([3, 1], -1)
-        error = F.mse_loss(place[once_BK], place_BK3[once_BK])
-        return error + 2 * F.binary_cross_entropy_with_logits(present[..., 0], there_BK.float())
-
-    def pair_loss(self, compared_BND: Tensor, pair_B6: Tensor) -> Tensor:
-        """Whether just two objects are alike, and where they are (units of SCALE; NaN: there is no such pair)."""
-        there_B = ~pair_B6[:, 0].isnan()
-        found = self.pair(compared_BND[:, : 2 * IMAGE_TOKENS].flatten(1))
-        error_B = F.mse_loss(found[:, :6], pair_B6.nan_to_num(), reduction="none").mean(-1)
-        presence = F.binary_cross_entropy_with_logits(found[:, 6], there_B.float())
-        return (error_B * there_B).sum() / there_B.sum().clamp(min=1) + 0.3 * presence
+    def probe_loss(self, backbone: Tiny, scene_BLXND: Tensor, kinds_BN: Tensor, way_BN3: Tensor) -> Tensor:
+        """Where each object that is the only one of its kind lies from the hand (units of SCALE); -1 is no object."""
+        alike_BNN = kinds_BN[:, :, None] == kinds_BN[:, None]
+        once_BN = (alike_BNN.sum(-1) == 1) & (kinds_BN >= 0)
+        x_BND = backbone.question + self.kind(kinds_BN.clamp(min=0))
+        hidden_BND, _ = backbone.ask(x_BND, scene_BLXND)
+        return F.smooth_l1_loss(self(hidden_BND)[0][once_BN], way_BN3[once_BN], beta=0.3)
 
 
 def main(args: Args) -> None:
@@ -226,27 +219,6 @@ def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(there), torch.from_numpy(offset), torch.from_numpy(form)
 
 
-def census(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """For each kind: whether it is there once, whether it is there, and where (units of SCALE)."""
-    count, place = np.zeros((len(rows), KINDS), int), np.zeros((len(rows), KINDS, 3), np.float32)
-    frame, item = np.nonzero(data["kinds"][rows] >= 0)
-    kind = data["kinds"][rows][frame, item]
-    np.add.at(count, (frame, kind), 1)
-    place[frame, kind] = data["positions"][rows][frame, item] / SCALE
-    return torch.from_numpy(count == 1), torch.from_numpy(count > 0), torch.from_numpy(place)
-
-
-def pairs(data: dict, rows: np.ndarray) -> Tensor:
-    """Where the only two objects alike are, the one with the larger y first: (B, 6) units of SCALE, or NaN."""
-    found = np.full((len(rows), 6), np.nan, np.float32)
-    for i, row in enumerate(rows):
-        kinds, count = np.unique(data["kinds"][row][data["kinds"][row] >= 0], return_counts=True)
-        if sorted(count)[-2:] == [1, 2] or list(count) == [2]:
-            two = data["positions"][row][data["kinds"][row] == kinds[count == 2][0]]
-            found[i] = two[np.argsort(-two[:, 1])].ravel() / SCALE
-    return torch.from_numpy(found)
-
-
 def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     """Position (Huber), presence, colour and shape, each over the questions that ask for it."""
     position, present, colour, shape = answers(hidden)
@@ -286,13 +258,13 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
 
 
 def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:
-    """The loss of all other answers: those of questions, under either mask, of a glance and of the pair."""
+    """The loss of all other answers: probes, and questions in words under either mask."""
     full = step % 4 == 3
     texts, truth = questions(data, rows, 1 if full else args.questions, rng)
-    proprio = torch.from_numpy(data["proprio"][rows])
-    loss = 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
-    loss = loss + answers.glance_loss(seen, *census(data, rows))
-    return loss + answers.pair_loss(compared(backbone, seen, proprio), pairs(data, rows))
+    proprio, kinds = torch.from_numpy(data["proprio"][rows]), torch.from_numpy(data["kinds"][rows])
+    way = (torch.from_numpy(data["positions"][rows]) - proprio[:, None, :3]) / SCALE
+    probes = answers.probe_loss(backbone, backbone.scene_keys(seen, proprio), kinds, way.nan_to_num())
+    return 3 * probes + 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
 
 
 def rate(args: Args, step: int) -> float:
@@ -315,7 +287,7 @@ def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
 @torch.inference_mode()
 def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
     """Median position error (mm), share within 25 mm, of kinds and of twins; colours and shapes told; cells."""
-    errors: dict[str, list[Tensor]] = {"place": [], "twin": []}
+    errors: dict[str, list[Tensor]] = {"place": [], "twin": [], "probe": []}
     right, recall = [], []
     for start in range(0, HELD, 100):
         rows, rng = np.arange(start, start + 100), np.random.default_rng((7, start))
@@ -328,6 +300,7 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
         errors["place"].append(error[where & ~twin])
         errors["twin"].append(error[where & twin])
         right.append(torch.stack([colour.argmax(-1) == truth[:, 6], shape.argmax(-1) == truth[:, 7]], 1)[asked].float())
+        errors["probe"].append(probed(backbone, answers, seen, held, rows))
         there, _, _ = cells(held, rows)
         found = answers.cell(seen).unflatten(-1, (len(COLORS), -1))[..., 0] > 0
         recall.append(found[there].float())
@@ -337,6 +310,16 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
         error = torch.cat(parts)
         result |= {f"{kind}_mm": error.median().item(), f"{kind}_25mm": (error < 25).float().mean().item()}
     return {key: round(value, 3) for key, value in result.items()}
+
+
+def probed(backbone: Tiny, answers: Answers, seen: Tensor, held: dict, rows: np.ndarray) -> Tensor:
+    """Errors of the probes, mm, of objects that are the only ones of their kind."""
+    proprio, kinds = torch.from_numpy(held["proprio"][rows]), torch.from_numpy(held["kinds"][rows])
+    scene = backbone.scene_keys(seen, proprio)
+    hidden, _ = backbone.ask(backbone.question + answers.kind(kinds.clamp(min=0)), scene)
+    way = (torch.from_numpy(held["positions"][rows]) - proprio[:, None, :3]) / SCALE
+    once = ((kinds[:, :, None] == kinds[:, None]).sum(-1) == 1) & (kinds >= 0)
+    return (answers(hidden)[0] - way)[once][:, :2].norm(dim=1) * SCALE * 1000
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
