@@ -160,7 +160,7 @@ class Suite:
         out = self.out or self.checkpoint.resolve().parent / f"suite-{self.suite}"
         knobs = {"strict": True} if self.strict else {}
         found = suite.run(
-            suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, **knobs
+            suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, knobs
         )
         for group in found["groups"]:
             _say(f"{group['group']}: {group['success']:.3f}, mean of {group['tasks']} of {group['of']} tasks")

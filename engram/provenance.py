@@ -13,7 +13,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("engram-vla", "torch", "numpy", "mujoco", "gymnasium", "av", "pyarrow", "matplotlib")
+PACKAGES = (
+    "engram-vla",
+    "torch",
+    "numpy",
+    "mujoco",
+    "mani-skill",
+    "sapien",
+    "mikasa-robo-suite",
+    "gymnasium",
+    "av",
+    "pyarrow",
+    "matplotlib",
+)
 DECIDES = ("engram", "recipes", "benchmarks", "pyproject.toml", "constraints.txt")  # of a checkout: what makes numbers
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU and of the period they are for
 

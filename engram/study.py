@@ -70,6 +70,11 @@ class Study:
     tests: dict[str, dict] = field(default_factory=lambda: {"": {}})
     notes: str = ""
 
+    def __post_init__(self):
+        if self.demo_seeds and len(self.demo_seeds) != len(self.tasks):
+            expected = f"one for each of {len(self.tasks)} tasks"
+            raise ValueError(f"demo_seeds: expected {expected}, found {len(self.demo_seeds)}; give as many, or none")
+
     def trials(self) -> list[tuple[str, str, dict]]:
         """(test, task, knobs) of every evaluation of a policy."""
         tasks = self.tested or self.tasks[:1]
@@ -97,7 +102,8 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
     Returns the table's JSON file, in results/ of the current directory. ValueError if `out` holds demonstrations or
     policies of another study.
     """
-    provenance.settle(out, {"tasks": study.tasks, "demos": study.demos, "knobs": study.knobs})
+    made = {"tasks": study.tasks, "demos": study.demos, "knobs": study.knobs}
+    provenance.settle(out, made | ({"demo_seeds": study.demo_seeds} if study.demo_seeds else {}))
     for name, seed in _runs(study):
         provenance.settle(_folder(out, name, seed), _plan(study, name, seed))
     data, table, batch = _demos(study, out), RESULTS / f"{study.name}.json", PER_CORE * provenance.cores()
@@ -137,7 +143,8 @@ def _plan(study: Study, name: str, seed: int) -> dict:
     arm = study.arms[name]
     settings = replace(arm.settings, seed=seed).identity()
     plan = {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
-    return plan | ({"tested": study.tested, "first_seed": study.first_seed} if study.tested else {})
+    plan |= {"tested": study.tested} if study.tested else {}  # plans of before there were these stay as they are
+    return plan | ({"first_seed": study.first_seed} if study.first_seed != TEST else {})
 
 
 def _demos(study: Study, out: Path) -> tuple[Path, ...]:
@@ -184,6 +191,7 @@ def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
     rows = [
         mean for name in study.arms for test, task, _ in trials for mean in _mean(study, out, name, test, task, kept)
     ]
+    rows = [mean for name in study.arms for mean in _over_tasks(study, name, rows)] + rows
     rows += [_chance(study, out, *trial) for trial in trials if study.chance_episodes]
     rows += [_row(study, out, run, row) for run, result in kept.items() for row in result["rows"]]
     asked = asdict(study) | {"test_seeds": [study.test_seeds()[0], study.test_seeds()[-1]]}
@@ -211,10 +219,22 @@ def _paired(study: Study, out: Path, run: tuple[str, int], test: str, task: str)
 
 def _chance(study: Study, out: Path, test: str, task: str, knobs: dict) -> dict:
     """The row of an expert that guesses, on episodes of its own: shared guesses would make all tests one sample."""
-    file = out / "chance" / f"{test or 'default'}.json"
+    of = f"{task.replace('/', '-')}-" if study.tested else ""
+    file = out / "chance" / f"{of}{test or 'default'}.json"
     first = study.chance_episodes * list(study.tests).index(test)
     result = chance(file, task, study.chance_episodes, first, **knobs)
     return {"policy": "chance", "train_seed": None, "task": task, "test": test, **result}
+
+
+def _over_tasks(study: Study, name: str, means: list[dict]) -> Iterator[dict]:
+    """The mean over tasks of an arm's means, where several are tested and all have been; the tasks count alike."""
+    mine = [row for row in means if row["policy"] == name]
+    if len(mine) == len(study.trials()) > 1 and study.tested:
+        episodes, successes = (sum(row[key] for row in mine) for key in ("episodes", "successes"))
+        yield {
+            "policy": name, "train_seed": "mean", "task": f"mean of {len(mine)}", "test": "", "episodes": episodes,
+            "successes": successes, "success": sum(row["success"] for row in mine) / len(mine), "ci95": None,
+        }  # fmt: skip
 
 
 def _mean(study: Study, out: Path, name: str, test: str, task: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:

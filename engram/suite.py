@@ -4,43 +4,45 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from engram import provenance, walltime
 from engram.envs import MIKASA, mikasa
 from engram.envs.unknown import unknown
 from engram.files import replace_text
+from engram.policies.checkpoint import load
 from engram.report import write_result, write_suite
 from engram.rollout import EpisodeError, summarise
 from engram.rollout.checkpoint import evaluate_checkpoint
-from engram.rollout.records import read
+from engram.rollout.records import fingerprint, read
 from engram.stats import wilson
 
 console = Console(stderr=True)
 COUNTED = ("observations", "writes", "plans", "renders")
-PROTOCOL = (
-    "seeds 4242424242+i, success at any tick, CPU physics, mani_skill 3.0.1 and sapien 3.0.3 (the papers: GPU physics, "
-    "3.0.0b15); unless strict, the wrist camera's housing is not drawn"
-)
+PUBLISHED = "muVLA (7B)"
 
 
 @dataclass(frozen=True)
 class Suite:
     """What to play: groups of tasks by name, where tasks are as `engram.envs.make` knows them, and the first seed.
 
-    published  task -> what a paper reports for it
+    published  task -> what is known of a paper's rate for it, and whence
     means      method of a paper -> group -> its mean
     protocol   what a reader of the table must know
+    device     where it is simulated unless a knob says otherwise
     """
 
     name: str
     groups: Mapping[str, tuple[str, ...]]
     first_seed: int
-    published: Mapping[str, float]
+    published: Mapping[str, tuple[float, str]]
     means: Mapping[str, Mapping[str, float]]
     protocol: str
+    device: str = "cpu"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -52,6 +54,13 @@ def mikasa_suite() -> Suite:
     """MIKASA-Robo-VLA: muVLA's 23 tasks in three groups, and the MemoryVLA papers' canonical five."""
     from engram.envs.mikasa import published
 
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    versions = provenance.versions()
+    protocol = (
+        f"seeds {mikasa.FIRST_SEED}+i, success at any tick, simulated and drawn on a {device.upper()} by mani-skill "
+        f"{versions['mani-skill']} and sapien {versions['sapien']} (the papers: a GPU, mani-skill 3.0.0b15); unless "
+        "strict, the wrist camera's housing is not drawn"
+    )
     groups = {**mikasa.GROUPS, "canonical": mikasa.CANONICAL}
     return Suite(
         "mikasa",
@@ -59,7 +68,8 @@ def mikasa_suite() -> Suite:
         mikasa.FIRST_SEED,
         {MIKASA + task: rate for task, rate in published.MU_VLA.items()},
         published.GROUP_MEANS,
-        PROTOCOL,
+        protocol,
+        device,
     )
 
 
@@ -71,46 +81,68 @@ def run(
     episodes: int = mikasa.EPISODES,
     workers: int = 2,
     videos: int = 0,
-    **knobs: Any,
+    knobs: Mapping[str, Any] | None = None,
 ) -> dict:
     """Play what of the suite `out` does not hold yet; returns its summary (also out/summary.json, .md and report.html).
 
     Args:
         suite: what to play.
         checkpoint: a policy's folder.
-        out: folder of the results; one policy and one setting each.
-        only: names of groups or tasks; all by default.
+        out: folder of the results; of one policy, one setting and one kind of device.
+        only: names of groups or tasks to play now; all by default. The summary is of all that `out` holds.
         episodes: of each task.
         workers: simulator processes, one episode at a time each.
         videos: films of the first so many episodes of each task.
         knobs: settings of the environments.
 
-    A task whose assets are missing is named in the summary and counts as nothing. ValueError for an unknown name or a
-    folder of another policy; EpisodeError, after all else is done, if a simulator failed in some episodes.
+    A task whose assets are missing is named in the summary and counts as nothing; one with fewer episodes than asked
+    for, or with errors, is in no mean. ValueError for an unknown name or a folder of another policy or setting;
+    EpisodeError, after all else is done, if a simulator failed in some episodes.
     """
-    tasks, seeds = _chosen(suite, only), range(suite.first_seed, suite.first_seed + episodes)
-    provenance.settle(out, {"suite": suite.name, "knobs": knobs})
-    results: dict[str, dict] = {}
+    knobs, tasks, seeds = dict(knobs or {}), _chosen(suite, only), range(suite.first_seed, suite.first_seed + episodes)
+    policy = fingerprint(load(checkpoint)[0])
+    if workers < 1 or episodes < 1:
+        raise ValueError(f"expected 1 or more workers and episodes, found {workers} and {episodes}; ask for more")
+    plan = {"suite": suite.name, "knobs": knobs, "policy_sha256": policy, "device": knobs.get("device", suite.device)}
+    provenance.settle(out, plan)
     missing: dict[str, str] = {}
     broken: list[str] = []
     for number, task in enumerate(tasks, 1):
         console.rule(f"{suite.name} {number}/{len(tasks)}: {task}")
-        file = out / "eval" / f"{task.replace('/', '-')}.jsonl"
         try:
             with walltime.timed(out):
-                results[task] = evaluate_checkpoint(
-                    checkpoint, task, seeds, file, lanes=workers, workers=workers, videos=videos, knobs=knobs
+                result = evaluate_checkpoint(
+                    checkpoint,
+                    task,
+                    seeds,
+                    _file(out, task),
+                    lanes=workers,
+                    workers=workers,
+                    videos=videos,
+                    knobs=knobs,
                 )
+            _require_same(policy, result["policy_sha256"], checkpoint)
         except mikasa.MissingAssetsError as error:
             missing[task] = str(error)
             console.print(str(error), style="yellow", soft_wrap=True)
         except EpisodeError as error:
             broken.append(f"{task}: {error}")
-            results[task] = summarise([line for line in read(file) if line["seed"] in seeds])
-        publish(out, summary(suite, checkpoint, out, results, missing, episodes, knobs), suite)
+        publish(out, summary(suite, checkpoint, out, plan, episodes, missing), suite)
     if broken:
         raise EpisodeError("; ".join(broken))
-    return summary(suite, checkpoint, out, results, missing, episodes, knobs)
+    return summary(suite, checkpoint, out, plan, episodes, missing)
+
+
+def _file(out: Path, task: str) -> Path:
+    return out / "eval" / f"{task.replace('/', '-')}.jsonl"
+
+
+def _require_same(asked: str, played: str, checkpoint: Path) -> None:
+    """ValueError if the checkpoint has become another policy meanwhile."""
+    if asked != played:
+        raise ValueError(
+            f"{checkpoint}: expected the policy that the suite began with, found another; wait for its training to end"
+        )
 
 
 def _chosen(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
@@ -126,19 +158,23 @@ def _chosen(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def summary(
-    suite: Suite, checkpoint: Path, out: Path, results: dict, missing: dict, episodes: int, knobs: dict
-) -> dict:
-    """What is known so far: a row for each task played, the mean of each group, what is missing."""
+def summary(suite: Suite, checkpoint: Path, out: Path, plan: dict, episodes: int, missing: dict[str, str]) -> dict:
+    """Of all that `out` holds: a row for each task played, the mean of each group, what is missing."""
+    seeds = range(suite.first_seed, suite.first_seed + episodes)
+    files = {task: _file(out, task) for task in suite.tasks}
+    lines = {
+        task: [line for line in read(file) if line["seed"] in seeds] for task, file in files.items() if file.exists()
+    }
+    results = {task: summarise(found) for task, found in lines.items() if found}
     rows = [_row(suite, task, result) for task, result in results.items()]
     return {
         "suite": suite.name,
         "checkpoint": str(checkpoint),
+        **plan,
         "protocol": suite.protocol,
         "episodes": episodes,
-        "knobs": knobs,
         "tasks": rows,
-        "groups": list(_groups(suite, results, missing)),
+        "groups": list(_groups(suite, results, missing, episodes)),
         "missing": missing,
         "counters": {key: sum(result["counters"][key] for result in results.values()) for key in COUNTED}
         | {"errors": sum(result["errors"] for result in results.values())},
@@ -152,25 +188,35 @@ def summary(
 def _row(suite: Suite, task: str, result: dict) -> dict:
     told = ("episodes", "successes", "success", "ci95", "errors")
     groups = [group for group, tasks in suite.groups.items() if task in tasks]
+    rate, source = suite.published.get(task, (None, None))
     return {
         "policy": result["policy"], "task": task, "group": ", ".join(groups), "train_seed": None,
-        **{key: result[key] for key in told}, "muVLA (7B), published": suite.published.get(task),
+        **{key: result[key] for key in told}, PUBLISHED: rate, "source": source,
     }  # fmt: skip
 
 
-def _groups(suite: Suite, results: dict, missing: dict) -> Iterator[dict]:
-    """The mean over the tasks of each group that were played, and how many of them were."""
+def _groups(suite: Suite, results: dict, missing: dict, episodes: int) -> Iterator[dict]:
+    """The mean over those tasks of each group that were played to the end, and which were not.
+
+    Beside it what a paper reports for the same tasks: its mean where all were played, else the mean of what it reports
+    for each of them, if that is known.
+    """
+    whole = {task for task, result in results.items() if result["episodes"] == episodes}
     for group, tasks in suite.groups.items():
-        played = [results[task] for task in tasks if task in results and results[task]["episodes"]]
-        if played:
-            rates, successes = [one["success"] for one in played], sum(one["successes"] for one in played)
-            total = sum(one["episodes"] for one in played)
-            yield {
-                "group": group, "tasks": len(played), "of": len(tasks), "success": sum(rates) / len(rates),
-                "ci95": list(wilson(successes, total)), "episodes": total, "successes": successes,
-                "missing": [task for task in tasks if task in missing],
-                **{method: means.get(group) for method, means in suite.means.items()},
-            }  # fmt: skip
+        played = [task for task in tasks if task in whole]
+        if not played:
+            continue
+        successes, total = (sum(results[task][key] for task in played) for key in ("successes", "episodes"))
+        known = [suite.published[task][0] for task in played if task in suite.published]
+        theirs = {method: means.get(group) for method, means in suite.means.items()}
+        if len(played) < len(tasks):
+            theirs = dict.fromkeys(theirs) | {PUBLISHED: fmean(known) if len(known) == len(played) else None}
+        yield {
+            "group": group, "tasks": len(played), "of": len(tasks), "success": successes / total,
+            "ci95": list(wilson(successes, total)), "episodes": total, "successes": successes,
+            "missing": [task for task in tasks if task in missing],
+            "incomplete": [task for task in tasks if task in results and task not in whole], **theirs,
+        }  # fmt: skip
 
 
 def publish(out: Path, found: dict, suite: Suite) -> None:
@@ -178,7 +224,7 @@ def publish(out: Path, found: dict, suite: Suite) -> None:
     replace_text(out / "summary.json", json.dumps(found, indent=1) + "\n")
     if found["tasks"]:
         means = [_mean_row(found, row) for row in found["groups"]]
-        asked = {key: found[key] for key in ("checkpoint", "episodes", "knobs", "missing")}
+        asked = {key: found[key] for key in ("checkpoint", "policy_sha256", "device", "episodes", "knobs", "missing")}
         command = f"engram suite {suite.name} --checkpoint {found['checkpoint']}"
         notes = found["protocol"] + "".join(f"; {text}" for text in found["missing"].values()) + "."
         rows, seconds = means + found["tasks"], found["wall_seconds"]
@@ -189,8 +235,7 @@ def publish(out: Path, found: dict, suite: Suite) -> None:
 def _mean_row(found: dict, row: dict) -> dict:
     told = ("episodes", "successes", "success", "ci95")
     name = f"mean of {row['tasks']} of {row['of']} tasks"
-    published = row.get("muVLA (7B)")
     return {
         "policy": found["tasks"][0]["policy"], "task": name, "group": row["group"], "train_seed": None,
-        **{key: row[key] for key in told}, "errors": None, "muVLA (7B), published": published,
+        **{key: row[key] for key in told}, "errors": 0, PUBLISHED: row.get(PUBLISHED), "source": None,
     }  # fmt: skip

@@ -53,8 +53,8 @@ class Args:
     """Settings; the defaults make the weights that ship."""
 
     scenes: int = 11_500
-    looks: int = 2_500  # updates in which the vision tower learns from the dense answer alone
-    updates: int = 6_000  # in all
+    looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
+    updates: int = 8_500  # in all
     frames: int = 64
     questions: int = 4
     lr_looks: float = 5e-3
@@ -233,17 +233,18 @@ def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
 
 def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
     """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
-    began = time.time()
+    began, tokens = time.time(), None
     for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
         rng = np.random.default_rng((args.seed, step))
         torch.manual_seed(step)
         rows = rng.integers(len(data["kinds"]), size=args.frames)
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
-        seen = see(backbone, data, rows, augment=True)
-        loss = answers.cell_loss(seen, *cells(data, rows))
-        if step >= args.looks:
-            loss = loss + understanding(args, step, backbone, answers, seen, data, rows, rng)
+        if step < args.looks:
+            loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows))
+        else:
+            tokens = seen_once(backbone, data) if tokens is None else tokens
+            loss = understanding(args, step, backbone, answers, tokens[rows], data, rows, rng)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 3.0)
         optimizer.step()
@@ -255,6 +256,13 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
             state = {key: part.state_dict() for key, part in parts.items()}
             torch.save(state | {"step": step + 1}, args.out / "state.new")
             (args.out / "state.new").rename(args.out / "state.pt")
+
+
+@torch.no_grad()
+def seen_once(backbone: Tiny, data: dict) -> Tensor:
+    """Vision tokens of all scenes: in the second stage the tower rests."""
+    parts = np.array_split(np.arange(len(data["kinds"])), len(data["kinds"]) // 100)
+    return torch.cat([see(backbone, data, rows, augment=False) for rows in track(parts, "looking", console=CONSOLE)])
 
 
 def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:

@@ -51,6 +51,12 @@ stamp=$venv/.engram-mikasa
 wanted=$(cat pyproject.toml constraints.txt scripts/mikasa.sh | sha256sum)
 [[ -f $stamp && $(cat "$stamp") == "$wanted" ]] && exit 0
 install_packages
-"$venv/bin/python" -m engram.envs.mikasa.proof --quiet 2>/dev/null || install_mesa
-"$venv/bin/python" -m engram.envs.mikasa.proof
+status=0
+"$venv/bin/python" -m engram.envs.mikasa.proof || status=$?
+if [[ $status -eq 3 ]]; then # a library or a renderer is missing
+    install_mesa
+    "$venv/bin/python" -m engram.envs.mikasa.proof
+elif [[ $status -ne 0 ]]; then
+    die "the proof failed; what it said stands above"
+fi
 echo "$wanted" >"$stamp"

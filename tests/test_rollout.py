@@ -400,14 +400,15 @@ def test_a_simulator_that_dies_is_started_again_and_its_episode_too(tmp_path, ca
     summary = run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(8), workers=2, lanes=4, knobs=knobs)
     assert (summary["episodes"], summary["errors"]) == (8, 0)
     whole, killed = (read(tmp_path / f"{name}.jsonl") for name in ("whole", "killed"))
-    assert [line["deaths"] for line in killed] == [0, 0, 0, 0, 0, 1, 0, 0]
+    assert killed[5]["deaths"] == 1
+    assert sum(line["deaths"] for line in killed) <= 2  # of the other episode of that process
     assert [line | {"deaths": 0} for line in killed] == whole
-    assert "seed 5: its process ended without a word (exit code -9); started again" in capfd.readouterr().err
+    assert "its process ended without a word (exit code -9); started again" in capfd.readouterr().err
 
 
 def test_a_simulator_that_always_dies_costs_its_episode_alone(tmp_path):
     with pytest.raises(
-        EpisodeError, match=r"1 of 4 episodes ended in an error(.|\n)*seed 2: .*lane 0 failed:\nits process ended"
+        EpisodeError, match=r"1 of 4 episodes ended in an error(.|\n)*seed 2: .*failed:\nits process ended"
     ):
-        run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(4), workers=2, lanes=2, knobs={"dies_on": 2})
+        run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(4), workers=1, lanes=3, knobs={"dies_on": 2})
     assert [line["seed"] for line in read(tmp_path / "killed.jsonl") if line["error"] is None] == [0, 1, 3]

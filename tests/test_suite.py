@@ -18,8 +18,8 @@ GAMES = Suite(
     "games",
     {"short": ("g/easy", "g/hard"), "long": ("g/far", "g/lost"), "all": ("g/easy", "g/far")},
     4_242_424_242,
-    {"g/easy": 0.5},
-    {"theirs": {"short": 0.25}},
+    {"g/easy": (0.5, "a board")},
+    {"theirs": {"short": 0.25, "long": 0.75}},
     "no rules",
 )
 
@@ -43,6 +43,7 @@ def played(monkeypatch) -> list[tuple[str, int]]:
         return result
 
     monkeypatch.setattr(suite, "evaluate_checkpoint", double)
+    monkeypatch.setattr(suite, "load", lambda folder: (CuePolicy(replan=2 if folder.name == "other" else 1), None))
     return calls
 
 
@@ -54,6 +55,7 @@ def test_a_suite_plays_every_task_once_and_names_what_is_missing(played, tmp_pat
         ("short", 2, 2, 1.0), ("long", 1, 2, 1.0), ("all", 2, 2, 1.0),
     ]  # fmt: skip
     assert found["groups"][1]["missing"] == ["g/lost"]
+    assert [row["theirs"] for row in found["groups"]] == [0.25, None, None]  # of other tasks than ours
     table, page = (tmp_path / "suite.md").read_text(), (tmp_path / "report.html").read_text()
     assert "mean of 1 of 2 tasks" in table
     assert "buy a board" in table
@@ -87,21 +89,34 @@ def test_an_unknown_task_is_answered_with_the_closest(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_playing_one_task_again_keeps_the_others_in_the_table(played, tmp_path):
+    run(GAMES, Path("c"), tmp_path, episodes=2)
+    found = run(GAMES, Path("c"), tmp_path, ["hard"], episodes=2, videos=1)
+    assert [row["task"] for row in found["tasks"]] == ["g/easy", "g/hard", "g/far"]
+
+
+def test_a_folder_is_one_policy_s(played, tmp_path):
+    run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2)
+    with pytest.raises(ValueError, match="other policy_sha256"):
+        run(GAMES, Path("other"), tmp_path, ["hard"], episodes=2)
+
+
 def test_other_knobs_belong_into_another_folder(played, tmp_path):
     run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2)
     with pytest.raises(ValueError, match="other knobs"):
-        run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2, cue=2)
+        run(GAMES, Path("c"), tmp_path, ["easy"], episodes=2, knobs={"cue": 2})
 
 
 def test_broken_episodes_are_errors_and_the_other_tasks_are_played(played, tmp_path):
     broken = (GAMES.first_seed + 1,)
     with pytest.raises(EpisodeError, match=r"g/easy: 1 of 3 episodes ended in an error(.|\n)*g/hard"):
-        run(GAMES, Path("c"), tmp_path, episodes=3, fails_on=broken)
+        run(GAMES, Path("c"), tmp_path, episodes=3, knobs={"fails_on": broken})
     found = json.loads((tmp_path / "summary.json").read_text())
     assert [(row["task"], row["episodes"], row["errors"]) for row in found["tasks"]] == [
         ("g/easy", 2, 1), ("g/hard", 2, 1), ("g/far", 2, 1),
     ]  # fmt: skip
     assert found["counters"]["errors"] == 3
+    assert found["groups"] == []  # nothing was played to the end
 
 
 def test_the_mikasa_suite_is_the_protocol():

@@ -19,13 +19,14 @@ Step = tuple[Any, float, bool, bool, dict[str, Any]]
 class EnvError(RuntimeError):
     """An environment failed; the message holds the traceback of its process.
 
-    lane   which
-    ended  its process is gone, and with it every environment there: the next `reset` starts a new one
+    lane  which
+    gone  where its process has ended: all lanes of that process, any of which may be the cause. The next `reset` starts
+          a new one
     """
 
-    def __init__(self, lane: int, text: str, ended: bool = False):
-        super().__init__(lane, text, ended)  # the arguments themselves, so that it survives the way through a pipe
-        self.lane, self.text, self.ended = lane, text, ended
+    def __init__(self, lane: int, text: str, gone: tuple[int, ...] = ()):
+        super().__init__(lane, text, gone)  # the arguments themselves, so that it survives the way through a pipe
+        self.lane, self.text, self.gone = lane, text, gone
 
     def __str__(self) -> str:
         return f"environment of lane {self.lane} failed:\n{self.text}"
@@ -73,6 +74,8 @@ class VectorEnv:
         self.close()
 
     def _ask(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
+        for worker in self._workers:
+            worker.await_ready()
         began = time.perf_counter()
         try:
             return self._answers(verb, values)
@@ -107,10 +110,17 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, self.make, self.lanes), daemon=True)
         self.process.start()
         theirs.close()
+        self.ready = self.told = self.gone = False
+
+    def await_ready(self) -> None:
+        """Until its environments are made, or it has died of that: `receive` says so."""
+        if not self.ready and not self.gone:
+            self.ready = self.pipe.poll(None)
 
     def revive(self) -> None:
         """Start again if the process is gone."""
-        if not self.process.is_alive():
+        if self.gone or not self.process.is_alive():
+            self.process.kill()
             self.end()
             self._start()
 
@@ -121,13 +131,14 @@ class _Worker:
     def receive(self, share: Mapping[int, Any]) -> dict[int, Any]:
         """The answers; if the process has died, a failure for each lane that it was asked about."""
         try:
+            if not self.told:
+                self.told = self.pipe.recv()  # that its environments are made
             return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it died in the middle of an answer
+            self.gone = True
             self.process.join(5)
-            code = self.process.exitcode
-            return {
-                lane: EnvError(lane, f"its process ended without a word (exit code {code})", True) for lane in share
-            }
+            text = f"its process ended without a word (exit code {self.process.exitcode})"
+            return {lane: EnvError(lane, text, tuple(self.lanes)) for lane in share}
 
     def end(self) -> None:
         """Wait for the process that was told to close; kill it if it does not."""
@@ -160,7 +171,11 @@ def _do(envs: dict[int, gymnasium.Env], verb: str, values: Mapping[int, Any]) ->
 def _serve(pipe: Connection, make: Callable[[], gymnasium.Env], lanes: list[int]) -> None:
     """A worker process: its lanes, one request after the other, until told to close or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends its workers
-    envs = {lane: make() for lane in lanes}
+    try:
+        envs, failed = {lane: make() for lane in lanes}, ""
+    except Exception:  # noqa: BLE001  likewise
+        envs, failed = {}, traceback.format_exc()
+    pipe.send(True)
     while True:
         try:
             verb, values = pipe.recv()
@@ -170,4 +185,4 @@ def _serve(pipe: Connection, make: Callable[[], gymnasium.Env], lanes: list[int]
             for env in envs.values():
                 env.close()
             return
-        pipe.send(_do(envs, verb, values))
+        pipe.send({lane: EnvError(lane, failed) for lane in values} if failed else _do(envs, verb, values))

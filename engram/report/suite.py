@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -14,7 +15,7 @@ from engram.report.evaluations import evaluations
 from engram.report.theme import MEMORY, Theme, percent, svg
 
 VIDEO_BYTES = 3_200_000  # of mp4; with base64 the page stays under 5 MB
-PUBLISHED = "muVLA (7B), published"
+PUBLISHED = "muVLA (7B)"
 
 
 def write(out: Path, found: Json) -> Path:
@@ -45,9 +46,7 @@ def _chart(found: Json) -> str:
         return parts.absent("Success by task", "No task has been played yet.")
     alt = "; ".join(f"{row['task']} {percent(row['success'])}" for row in found["tasks"] if row["episodes"])
     drawing = svg(lambda ax, theme: _bars(ax, theme, found["tasks"]), 9, 0.9 + 0.27 * len(found["tasks"]), alt)
-    caption = (
-        "Bars: success; lines: Wilson 95 % intervals. Diamonds: what the muVLA paper reports (7 billion parameters)."
-    )
+    caption = "Bars: success; lines: Wilson 95 % intervals. Diamonds: what is known of muVLA (7 billion parameters)."
     return parts.section("Success by task", parts.plot(drawing, caption))
 
 
@@ -66,8 +65,13 @@ def _bars(ax: Axes, theme: Theme, rows: list[Json]) -> None:
 
 
 def _groups(found: Json) -> str:
-    rows = [{key: value for key, value in row.items() if key != "missing"} for row in found["groups"]]
+    rows = [{key: _listed(value) for key, value in row.items()} for row in found["groups"]]
     return parts.section("Groups", parts.table(rows)) if rows else ""
+
+
+def _listed(value: Any) -> Any:
+    """Names of tasks as text; anything else as it is."""
+    return ", ".join(value) or None if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
 
 
 def _films(out: Path) -> str:

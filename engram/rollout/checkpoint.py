@@ -138,4 +138,4 @@ def _file(
     """The default name: other settings and other first seeds get a file of their own, more episodes do not."""
     marks = {**knobs, "replan": replan, "seeds": None if first == TEST else first}
     given = "".join(f"-{key}={value}" for key, value in sorted(marks.items()) if value is not None).replace(" ", "")
-    return f"{task}-{name}-{'none' if change is None else change.label}{given}.jsonl"
+    return f"{task.replace('/', '-')}-{name}-{'none' if change is None else change.label}{given}.jsonl"

@@ -64,8 +64,8 @@ def play(
     `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
     observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
     its lane. An environment that fails gives a record with `error` and no outcome; one whose process dies is started
-    again, and so is its episode, `DEATHS` times. The policy is in evaluation mode meanwhile. Raises CounterError, and
-    ValueError for an episode that is over before the intervention begins.
+    again, and so is its episode, up to `DEATHS` times. The policy is in evaluation mode meanwhile. Raises CounterError,
+    and ValueError for an episode that is over before the intervention begins.
     """
     training = policy.training
     policy.eval()
@@ -83,10 +83,10 @@ def _played(
     intervention: Intervention | None,
     keep_onset: Keep | None,
 ) -> Iterator[Record]:
-    waiting, playing, deaths = deque(seeds), dict[int, _Lane](), Counter[int]()
-    while waiting or playing:
-        free = [lane for lane in range(lanes) if lane not in playing]
-        begun = {lane: waiting.popleft() for lane in free[: len(waiting)]}
+    waiting, suspects, playing = deque(seeds), deque[int](), dict[int, _Lane]()
+    deaths, fatal = Counter[int](), Counter[int]()
+    while waiting or suspects or playing:
+        begun = _next(lanes, playing, waiting, suspects)
         seed_of = {lane: episode.seed for lane, episode in playing.items()} | begun
         try:
             if begun:
@@ -94,21 +94,34 @@ def _played(
             playing = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in playing.items()}
             ticked = _tick(policy, envs, playing)
         except EnvError as error:
-            seed = seed_of[error.lane]
-            deaths[seed] += error.ended
-            if error.ended and deaths[seed] <= DEATHS:
-                said = f"seed {seed}: {error.text}; started again, and so is the episode"
+            hit = [seed_of[lane] for lane in error.gone if lane in seed_of]
+            deaths.update(hit)
+            fatal.update(hit if len(hit) == 1 else ())
+            if hit and fatal[hit[0]] <= DEATHS:
+                said = f"seed {', '.join(map(str, hit))}: {error.text}; started again, and so is the episode"
                 console.print(said, highlight=False, soft_wrap=True)
+                suspects.extend(seed for seed in hit if seed not in suspects and len(hit) > 1)
             else:
-                yield _failed(seed_of.pop(error.lane), str(error)) | {"deaths": deaths[seed]}
+                seed = seed_of.pop(error.lane)
+                yield _failed(seed, str(error)) | {"deaths": deaths[seed]}
+                suspects = deque(other for other in suspects if other != seed)
             # The lanes stepped beside it are at an unknown tick. A seed decides all of an episode: play them again.
-            waiting.extendleft(sorted(seed_of.values(), reverse=True))
+            waiting.extendleft(sorted((seed for seed in seed_of.values() if seed not in suspects), reverse=True))
             playing = {}
             continue
         for lane, (episode, over) in ticked.items():
             playing[lane] = episode
             if over:
+                suspects = deque(seed for seed in suspects if seed != episode.seed)
                 yield _record(policy, playing.pop(lane), intervention) | {"deaths": deaths[episode.seed]}
+
+
+def _next(lanes: int, playing: dict[int, _Lane], waiting: deque[int], suspects: deque[int]) -> dict[int, int]:
+    """The seeds to start now, by lane. Of several that a process died with each is played alone: which was it?"""
+    if suspects:
+        return {} if playing else {0: suspects[0]}
+    free = [lane for lane in range(lanes) if lane not in playing]
+    return {lane: waiting.popleft() for lane in free[: len(waiting)]}
 
 
 def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: Info) -> _Lane:

@@ -29,6 +29,7 @@ REMEMBER = tuple(
 )
 INTERCEPT = tuple(f"{kind}{speed}" for kind in ("Intercept", "InterceptGrab") for speed in ("Slow", "Medium", "Fast"))
 ROTATE = tuple(f"Rotate{kind}{sign}" for kind in ("Lenient", "Strict") for sign in ("Pos", "PosNeg"))
+KNOBS: dict[str, tuple] = {"strict": (False, True), "images": (False, True), "device": ("cpu", "gpu")}
 MUG = "get it with: python -m mani_skill.utils.download_asset ycb"
 SHELL = ("ShellGameTouch", "ShellGamePush", "ShellGamePick")
 BULB = ("Batteries", "BlinkCount", "GatherAndRecall", "TimedTransfer", "TraceShape")  # tasks that show a light bulb
@@ -62,9 +63,19 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
         )
     if name not in TASKS:
         raise ValueError(unknown("MIKASA-Robo task", name, TASKS))
+    _require_knobs(name, knobs)
     if importlib.util.find_spec("mikasa_robo_suite") is None or importlib.util.find_spec("mani_skill") is None:
         raise ImportError(f"mikasa/{name} needs mani-skill and mikasa-robo-suite, which are missing; run: make mikasa")
     # Here and not above: ManiSkill takes seconds to load, and listing the tasks should not.
     from engram.envs.mikasa.task import Task
 
     return Task(name, **knobs)
+
+
+def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
+    """ValueError for a setting that tasks do not have, or a value that it cannot have."""
+    for knob, value in knobs.items():
+        if knob not in KNOBS:
+            raise ValueError(unknown(f"setting of mikasa/{name}", knob, KNOBS))
+        if value not in KNOBS[knob] or isinstance(value, bool) != isinstance(KNOBS[knob][0], bool):
+            raise ValueError(f"{knob}: expected one of {', '.join(map(str, KNOBS[knob]))}, found {value!r}; choose one")

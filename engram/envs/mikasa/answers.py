@@ -17,8 +17,10 @@ def answer(name: str, sim: BaseEnv) -> str | None:
 
 def choice(name: str, sim: BaseEnv) -> str | None:
     """The candidate nearest to the tool centre, if within `NEAR`."""
-    hand = sim.agent.tcp.pose.p[0].numpy()
-    away = {label: float(np.linalg.norm(p.pose.p[0].numpy() - hand)) for label, p in candidates(name, sim).items()}
+    hand = sim.agent.tcp.pose.p[0].cpu().numpy()
+    away = {
+        label: float(np.linalg.norm(p.pose.p[0].cpu().numpy() - hand)) for label, p in candidates(name, sim).items()
+    }
     nearest = min(away, key=lambda label: away[label], default=None)
     return nearest if nearest is not None and away[nearest] <= NEAR else None
 

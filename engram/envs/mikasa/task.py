@@ -44,7 +44,7 @@ class Task(gymnasium.Env):
 
     def __init__(self, name: str, strict: bool = False, images: bool = True, device: str | None = None):
         self.name, self.strict, self.images, self.render_mode = name, strict, images, "rgb_array"
-        self.device = device or ("gpu" if torch.cuda.is_available() else "cpu")
+        self.device, self.over = device or usual_device(), True
         _require_assets(name)
         self._sim = _simulator(name, images, self.device)
         self.limit = int(self._sim.get_wrapper_attr("_max_episode_steps"))
@@ -77,7 +77,7 @@ class Task(gymnasium.Env):
             raise ValueError("expected a running episode, found none; call reset first")
         moved = np.clip(action, -1.0, 1.0) if self.phase == "choice" else np.zeros(7, np.float32)
         self._seen, _, _, _, self._told = self._sim.step(moved)
-        if self.strict or self.device != "cpu":
+        if self.images and (self.strict or self.device != "cpu"):
             self._sim.render()
         self.tick += 1
         success = self._success()
@@ -110,7 +110,7 @@ class Task(gymnasium.Env):
         return bool(self._told["success"].any())
 
     def _observe(self) -> dict[str, np.ndarray]:
-        self.frames += 1
+        self.frames += self.images
         blank = np.zeros((128, 128, 3), np.uint8)
         images = {
             camera: self._seen["sensor_data"][sensor]["rgb"][0].cpu().numpy() if self.images else blank
@@ -132,6 +132,11 @@ class Task(gymnasium.Env):
             "onset": onset,
             "frames": self.frames,
         }
+
+
+def usual_device() -> str:
+    """Where ManiSkill simulates and renders unless told otherwise: "gpu" if torch finds one, else "cpu"."""
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def _simulator(name: str, images: bool, device: str) -> Any:

@@ -21,7 +21,7 @@ Quaternion = tuple[float, float, float, float]
 
 def array(tensor) -> np.ndarray:
     """The first environment's row of a batched tensor, float64."""
-    return tensor[0].numpy().astype(np.float64)
+    return tensor[0].cpu().numpy().astype(np.float64)
 
 
 def tcp(env: BaseEnv) -> np.ndarray:
