@@ -38,9 +38,9 @@ class Demos:
     """Record demonstrations of the scripted expert as a LeRobot v3 data set (parquet + mp4)."""
 
     task: tyro.conf.Positional[str]
-    """Environment, e.g. recall-color-3 or recall-color-5-visible."""
-    out: Path
-    """Folder to make; killed in the middle, the same command goes on."""
+    """Environment, e.g. recall-color-3, recall-color-5-visible or mikasa/RememberColor5."""
+    out: Path | None = None
+    """Folder to make, default runs/demos/TASK; killed in the middle, the same command goes on."""
     episodes: int = 250
     """Successful episodes to keep; failures are dropped and counted."""
     seed: int = 0
@@ -56,8 +56,9 @@ class Demos:
         """Play and record."""
         from engram.demos import collect
 
-        made = collect(self.task, self.episodes, self.out, self.seed, self.noise, self.workers, **_knobs(self.knobs))
-        _say(f"{self.out}: {made.kept} episodes, {made.frames} frames; {made.dropped} failures dropped")
+        out = self.out or Path("runs/demos") / self.task
+        made = collect(self.task, self.episodes, out, self.seed, self.noise, self.workers, **_knobs(self.knobs))
+        _say(f"{out}: {made.kept} episodes, {made.frames} frames; {made.dropped} failures dropped")
 
 
 @dataclass(frozen=True)

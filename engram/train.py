@@ -103,9 +103,9 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
         if design.size != "s":
             do = "use it, or --settings.start scratch"
             raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; {do}")
-        side = data.spec.height if data.spec.height in tiny.WEIGHTS else tiny.SIDE
-        backbone = tiny.pretrained(side)
-        _require_as_pretrained(backbone, side, data.spec)
+        weights = tiny.MIKASA if data.robot in tiny.MIKASA_ROBOTS else tiny.PACKAGED
+        backbone = tiny.pretrained(weights)
+        _require_as_pretrained(backbone, tiny.SIDES[weights], data.spec)
     policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
     if backbone is None:
         proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)

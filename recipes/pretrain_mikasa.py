@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import provenance
-from engram.backbones.tiny import IMAGE_TOKENS, MIKASA, SIZES, Tiny, pretrained
+from engram.backbones.tiny import MIKASA, SIZES, Tiny, pretrained
 from engram.data.seeds import PRETRAIN
 from engram.train import keep_pages
 
@@ -44,7 +44,7 @@ COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive",
 KINDS = len(SHAPES) * len(COLORS)
 SIDES = {"leftmost": (1, -1), "rightmost": (1, 1), "nearest": (0, -1), "farthest": (0, 1)}
 SCALE = 0.2  # metres per unit of the position outputs
-GRID, CELL = 4, 32  # cells a side of a picture, pixels a side of a cell
+GRID, CELL = 8, 16  # cells (tokens) a side of a picture, pixels a side of a cell
 HELD, SHARD = 500, 500  # frames held out; frames of a shard
 
 
@@ -108,7 +108,7 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     keep_pages()
     data = load_scenes(args)
-    held, data = ({key: value[part] for key, value in data.items()} for part in (slice(HELD), slice(HELD, None)))
+    held, data = split(data)
     backbone = started(torch.from_numpy(data["proprio"]))
     answers = Answers(backbone.width)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
@@ -138,6 +138,13 @@ def load_scenes(args: Args) -> dict[str, np.ndarray]:
         list(track(pool.map(make_shard, missing), "scenes", total=len(missing), console=CONSOLE))
     shards = [dict(np.load(path)) for path in paths]
     return {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+
+
+def split(data: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Scenes to measure on, HELD of them and some of every shard; and those to learn from."""
+    chosen = np.zeros(len(data["kinds"]), bool)
+    chosen[np.linspace(0, len(chosen) - 1, HELD).astype(int)] = True
+    return {key: value[chosen] for key, value in data.items()}, {key: value[~chosen] for key, value in data.items()}
 
 
 def make_shard(job: tuple[Path, int]) -> None:
@@ -211,8 +218,8 @@ def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     frame, camera, item = np.nonzero(~np.isnan(pixels[..., 0]) & (kinds[:, None] >= 0))
     xy = pixels[frame, camera, item] / CELL
     column, row = xy.astype(int).T
-    where = (frame, camera * IMAGE_TOKENS + row * GRID + column, kinds[frame, item] % len(COLORS))
-    shape = (len(rows), 2 * IMAGE_TOKENS, len(COLORS))
+    where = (frame, camera * GRID**2 + row * GRID + column, kinds[frame, item] % len(COLORS))
+    shape = (len(rows), 2 * GRID**2, len(COLORS))
     there, offset, form = np.zeros(shape, bool), np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
     there[where], offset[where] = True, xy - np.floor(xy) - 0.5
     form[where] = kinds[frame, item] // len(COLORS)

@@ -29,13 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import provenance
-from engram.backbones.tiny import IMAGE_TOKENS, PACKAGED, SIZES, Tiny
+from engram.backbones.tiny import PACKAGED, SIZES, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.envs.tabletop.frames import scenes
 from engram.envs.tabletop.scene import COLORS
 
 CONSOLE = Console(stderr=True)
 NAMES = list(COLORS)
+IMAGE_TOKENS = 16  # of a camera
 SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "nearest": (1, -1), "farthest": (1, 1)}
 SCALE = 0.2  # metres per unit of the position outputs
 

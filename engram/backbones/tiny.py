@@ -1,7 +1,7 @@
 """`tiny`: a vision-language backbone of 1 to 10 million parameters, laid out like the large ones.
 
-A convolutional vision tower gives 16 tokens a camera; they, proprioception and the words of the instruction are the
-context; memory and action tokens are slots (streams.py). Two context masks (decision 0002):
+A convolutional vision tower gives a token for each 16 x 16 pixels of a camera; they, proprioception and the words of
+the instruction are the context; memory and action tokens are slots (streams.py). Two context masks (decision 0002):
 
 full       context and memory see one another; the trunk runs once per control tick (the paper's mask).
 insulated  images and proprioception see one another, text sees text, neither sees memory: the trunk of a whole window
@@ -25,11 +25,12 @@ from torch.nn.functional import pad
 
 from engram.backbones.streams import Stream, against, alone, together
 
-VOCABULARY, TEXT_TOKENS, IMAGE_TOKENS = 512, 16, 16
+VOCABULARY, TEXT_TOKENS = 512, 16
 CAMERAS, SIDE = ("base", "wrist"), 64  # what the shipped weights were pretrained on: these cameras; pixels a side
 PACKAGED = Path(__file__).with_name("tiny_s.safetensors")
-MIKASA = Path(__file__).with_name("tiny_s_mikasa.safetensors")  # the same, pretrained further
-WEIGHTS = {SIDE: PACKAGED, 128: MIKASA}  # pixels a side of the pictures that they know
+MIKASA = Path(__file__).with_name("tiny_s_mikasa.safetensors")  # pretrained further, on MIKASA-Robo's pictures
+MIKASA_ROBOTS = ("engram-mikasa", "mikasa_robo")  # as our data sets and the published ones call that benchmark's arm
+SIDES = {PACKAGED: SIDE, MIKASA: 128}  # pixels a side of the pictures that the weights know
 SIZES: dict[str, dict[str, Any]] = {
     "s": {"width": 128, "heads": 4, "layers": 3, "channels": (16, 32, 64)},
     "m": {"width": 192, "heads": 6, "layers": 4, "channels": (24, 48, 96)},
@@ -49,16 +50,17 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 
 
 class VisionTower(nn.Module):
-    """Four strided convolutions: (B,3,H,W) in [-1,1] to a 4 x 4 grid of tokens (B,16,D).
+    """Strided convolutions: (B,3,H,W) in [-1,1] to a grid of tokens (B,G*G,D), G = 4, or 8 from 128 pixels a side on.
 
-    Pictures of 128 pixels and more are first cut to 32 a side, by a larger stride instead of more layers, and get that
-    many more channels: a token then looks at more pixels.
+    The first one brings any picture to 32 cells a side, the larger ones by a larger stride and to more channels; each
+    of the others halves that.
     """
 
     def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
-        stem = max(2, side // 32)
-        sizes = [3, *(count * stem // 2 for count in channels), width]
+        self.grid, stem = 8 if side >= 128 else 4, max(2, side // 32)
+        halvings = 3 if self.grid == 4 else 2
+        sizes = [3, *(count * stem // 2 for count in channels[:halvings]), width]
         steps: list[nn.Module] = []
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             stride = 2 if steps else stem
@@ -69,7 +71,7 @@ class VisionTower(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Tokens in row-major order of the grid."""
         grid = self.body(x_BCHW.contiguous(memory_format=torch.channels_last))
-        return nn.functional.adaptive_avg_pool2d(grid, 4).flatten(2).transpose(1, 2)
+        return nn.functional.adaptive_avg_pool2d(grid, self.grid).flatten(2).transpose(1, 2)
 
 
 class Tiny(nn.Module):
@@ -94,7 +96,7 @@ class Tiny(nn.Module):
         self.register_buffer("proprio_mean", torch.zeros(proprio_dim))
         self.register_buffer("proprio_std", torch.ones(proprio_dim))
         self.vision = VisionTower(width, channels, side)
-        self.place = nn.Parameter(0.02 * torch.randn(cameras * IMAGE_TOKENS, width))
+        self.place = nn.Parameter(0.02 * torch.randn(cameras * self.vision.grid**2, width))
         self.proprio = nn.Sequential(nn.Linear(proprio_dim, width), nn.GELU(), nn.Linear(width, width))
         self.words = nn.Embedding(VOCABULARY, width)
         self.word_place = nn.Parameter(0.02 * torch.randn(TEXT_TOKENS, width))
@@ -116,7 +118,7 @@ class Tiny(nn.Module):
         self.proprio_std.copy_(std_P)
 
     def see(self, images_BCHWX: UInt8[Tensor, "B C H W 3"]) -> Float[Tensor, "B N D"]:
-        """Vision tokens (N = 16 C) of raw images; independent of everything else."""
+        """Vision tokens (N = G * G * C) of raw images; independent of everything else."""
         x = images_BCHWX.flatten(0, 1).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         return self.vision(x).unflatten(0, images_BCHWX.shape[:2]).flatten(1, 2)
 
@@ -183,11 +185,14 @@ def _joined(scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor) -> tuple[Te
     return torch.cat([scene_BCD, text_BSD], 1), ok_BC
 
 
-def pretrained(side: int = SIDE) -> Tiny:
-    """The smallest size with the weights that ship for pictures of `side` pixels: 64 (recipes/pretrain_tiny.py) or 128
-    (recipes/pretrain_mikasa.py; provenance in the .json beside them). KeyError for another side."""
-    tensors = {name: value.float() for name, value in load_file(WEIGHTS[side]).items()}
-    cameras, proprio_dim = tensors["place"].shape[0] // IMAGE_TOKENS, tensors["proprio_mean"].shape[0]
-    backbone = Tiny(cameras, proprio_dim, **SIZES["s"], side=side)
+def pretrained(path: Path = PACKAGED) -> Tiny:
+    """The smallest size with weights that ship: PACKAGED knows our table (recipes/pretrain_tiny.py), MIKASA that
+    benchmark's (recipes/pretrain_mikasa.py); provenance in the .json beside them. ValueError if they are not there."""
+    if not path.is_file():
+        recipe = f"recipes/pretrain_{path.stem.removeprefix('tiny_s_')}.py"
+        do = f"make them (python {recipe} --install), or start from scratch"
+        raise ValueError(f"pretrained weights: expected {path.name} in the package, found no file; {do}")
+    tensors = {name: value.float() for name, value in load_file(path).items()}
+    backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=SIDES[path])
     backbone.load_state_dict(tensors)
     return backbone

@@ -31,6 +31,7 @@ class Dataset:
 
     Legend: E episodes, F frames, P proprioception, A action, H W pixels.
 
+    robot             the arm, as the first data set calls it
     lengths, starts   int64   (E,)    ticks of each episode, and the frame it begins at
     state             float32 (F, P)
     action            float32 (F, A)  the expert's
@@ -44,7 +45,7 @@ class Dataset:
     def __init__(self, root: Path | str, *more: Path | str):
         self.roots = tuple(Path(path) for path in (root, *more))
         self._parts = [read(path) for path in self.roots]
-        self.spec = self._parts[0].spec
+        self.spec, self.robot = self._parts[0].spec, self._parts[0].robot
         for part in self._parts[1:]:
             self.spec.require(part.spec, str(part.root))
         self.tasks = tuple(dict.fromkeys(task for part in self._parts for task in part.tasks))

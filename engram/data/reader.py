@@ -31,6 +31,7 @@ class Part:
     """A directory's rows (F frames of E episodes), and where the pixels are."""
 
     root: Path
+    robot: str
     spec: Spec
     tasks: tuple[str, ...]
     lengths: NDArray[np.int64]  # (E,)
@@ -61,7 +62,7 @@ def read(root: Path) -> Part:
     shown = zip(spec.cameras, cameras, strict=True)
     clips = {name: _clips(root, info, spec, episodes, frames["timestamp"], camera) for name, camera in shown}
     numbers = (frames["task_index"], frames["frame_index"], frames[STATE], action, previous)
-    return Part(root, spec, _tasks(root, frames["task_index"]), lengths, *numbers, clips)
+    return Part(root, str(info.get("robot_type")), spec, _tasks(root, frames["task_index"]), lengths, *numbers, clips)
 
 
 def _info(root: Path) -> dict:

@@ -20,8 +20,10 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
         from engram.envs import mikasa
 
         return mikasa.make(name.removeprefix(MIKASA), **knobs)
-    from engram.envs import tabletop
+    from engram.envs import mikasa, tabletop
 
+    if name in mikasa.TASKS:
+        raise ValueError(f"task: expected {MIKASA}{name} for MIKASA-Robo's, found {name}; write it so")
     return tabletop.make(name, **knobs)
 
 

@@ -3,10 +3,11 @@
 The policy's own passes are listened to, never imitated: what every layer of the slot stream projects gives the queries,
 the carry that `observe` returns holds the keys of everything else. Softmax is all that is computed anew.
 
-Legend: B rows, L layers, H heads, Q queries, M keys, D width, E = D/H; C cameras, each a 4 x 4 grid of image tokens;
+Legend: B rows, L layers, H heads, Q queries, M keys, D width, E = D/H; C cameras, each a grid of G x G image tokens;
 X keys (0) and values (1), as in backbones/streams.py.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
@@ -17,13 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.backbones.streams import Layer
-from engram.backbones.tiny import IMAGE_TOKENS
 from engram.carry import Carry
 from engram.policies.through import Through
 from engram.types import Observation
-
-GRID = (4, 4)
-assert GRID[0] * GRID[1] == IMAGE_TOKENS
 
 
 class Looks(NamedTuple):
@@ -33,8 +30,8 @@ class Looks(NamedTuple):
     `memory` is None for a policy without one.
     """
 
-    memory: Float[Tensor, "B L C 4 4"] | None
-    action: Float[Tensor, "B L C 4 4"]
+    memory: Float[Tensor, "B L C G G"] | None
+    action: Float[Tensor, "B L C G G"]
 
 
 @torch.no_grad()
@@ -52,9 +49,9 @@ def look(policy: Through, carry: Carry, obs: Observation, first_B: Bool[Tensor, 
     # Memory's own keys are among those that `observe` left; an action slot sees the other action slots as well.
     own_BLQD = torch.stack([projected.chunk(3, -1)[1] for projected in acted], 1)
     every_BLMD, every_ok_BM = torch.cat([key_BLMD, own_BLQD], 2), F.pad(ok_BM, (0, own_BLQD.shape[2]), value=True)
-    cameras = obs.images.shape[1]
-    memory = None if policy.memory is None else _on_images(layers, asked, key_BLMD, ok_BM, cameras)
-    return Looks(memory, _on_images(layers, acted, every_BLMD, every_ok_BM, cameras))
+    cells = (obs.images.shape[1], *2 * (policy.trunk.backbone.vision.grid,))
+    memory = None if policy.memory is None else _on_images(layers, asked, key_BLMD, ok_BM, cells)
+    return Looks(memory, _on_images(layers, acted, every_BLMD, every_ok_BM, cells))
 
 
 def shares(
@@ -67,14 +64,14 @@ def shares(
 
 
 def _on_images(
-    layers: list[Layer], projected: list[Tensor], key_BLMD: Tensor, ok_BM: Tensor, cameras: int
-) -> Float[Tensor, "B L C 4 4"]:
+    layers: list[Layer], projected: list[Tensor], key_BLMD: Tensor, ok_BM: Tensor, cells: tuple[int, int, int]
+) -> Float[Tensor, "B L C G G"]:
     """Image tokens are the first of all keys, camera by camera."""
     each = zip(layers, projected, key_BLMD.unbind(1), strict=True)
     shares_BLM = torch.stack(
         [shares(layer, made.chunk(3, -1)[0], key_BMD, ok_BM).mean((1, 2)) for layer, made, key_BMD in each], 1
     )
-    return shares_BLM[..., : cameras * IMAGE_TOKENS].unflatten(-1, (cameras, *GRID))
+    return shares_BLM[..., : math.prod(cells)].unflatten(-1, cells)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def draw(seen: Sequence[Glance], phases: Sequence[str]) -> list[np.ndarray]:
     ]
 
 
-def _kinds(looks: Looks) -> Float[Tensor, "K C 4 4"]:
+def _kinds(looks: Looks) -> Float[Tensor, "K C G G"]:
     """Mean over layers of the only row, memory (where there is one) before action."""
     return torch.stack([kind[0].mean(0) for kind in (looks.memory, looks.action) if kind is not None])
 

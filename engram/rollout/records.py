@@ -92,6 +92,9 @@ def donors(path: Path) -> dict[int, Donor]:
     `path` is an evaluation without intervention that kept its onsets. Raises ValueError when there is none for a seed.
     """
     episodes = [line for line in read(path) if line["error"] is None]
+    if at_once := [line["seed"] for line in episodes if line["onset"] == 0]:
+        expected = "episodes with a cue before the choice, at whose end memories are exchanged"
+        raise ValueError(f"swap: expected {expected}, found none in seed {at_once[0]}; choose another intervention")
     return {line["seed"]: _donor(path, line, episodes[i + 1 :] + episodes[:i]) for i, line in enumerate(episodes)}
 
 
