@@ -56,7 +56,6 @@ class Args:
     looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
     updates: int = 8_500  # in all
     frames: int = 64
-    questions: int = 4
     lr_looks: float = 5e-3
     lr: float = 1.5e-3
     save: int = 100
@@ -273,13 +272,19 @@ def seen_once(backbone: Tiny, data: dict) -> Tensor:
 
 
 def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:
-    """The loss of all other answers: probes, and questions in words under either mask."""
-    full = step % 4 == 3
-    texts, truth = questions(data, rows, 1 if full else args.questions, rng)
+    """The loss of all other answers: probes under the mask `insulated`, and questions in words; a few under `full`."""
     proprio, kinds = torch.from_numpy(data["proprio"][rows]), torch.from_numpy(data["kinds"][rows])
+    if step % 8 == 7:
+        texts, truth = questions(data, rows, 1, rng)
+        return 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, True), truth)
+    scene = backbone.scene_keys(seen, proprio)
     way = (torch.from_numpy(data["positions"][rows]) - proprio[:, None, :3]) / SCALE
-    probes = answers.probe_loss(backbone, backbone.scene_keys(seen, proprio), kinds, way.nan_to_num())
-    return 3 * probes + 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, full), truth)
+    loss = 3 * answers.probe_loss(backbone, scene, kinds, way.nan_to_num())
+    texts, truth = questions(data, rows, 1, rng)
+    text, text_ok = backbone.text_keys(texts)
+    slots, ok = backbone.question.expand(len(texts), -1, -1), F.pad(text_ok, (scene.shape[3], 0), value=True)
+    hidden = backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
+    return loss + 3 * answer_loss(answers, hidden, truth)
 
 
 def rate(args: Args, step: int) -> float:
