@@ -106,6 +106,8 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
+    decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out", "install")}
+    provenance.settle(args.out, decides)
     data = load_scenes(args)
     held, data = split(data)
     backbone = started(torch.from_numpy(data["proprio"]))

@@ -3,10 +3,11 @@
 import hashlib
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from engram.backbones.tiny import PACKAGED, pretrained
+from engram.backbones.tiny import PACKAGED, SIZES, Tiny, pretrained
 
 
 def test_shipped_weights_are_those_that_their_provenance_names():
@@ -26,3 +27,23 @@ def test_shipped_weights_are_what_pretrained_gives():
     assert found.keys() == kept.keys()
     for name, value in kept.items():
         assert torch.equal(found[name], value.float()), name
+
+
+@pytest.mark.parametrize(("side", "grid"), [(32, 4), (64, 4), (128, 8), (256, 8)])
+def test_a_token_is_a_cell_of_the_picture(side, grid):
+    backbone = Tiny(2, 7, **SIZES["s"], side=side)
+    images = torch.randint(0, 256, (1, 2, side, side, 3), dtype=torch.uint8)
+    seen = backbone.see(images)
+    assert seen.shape == (1, 2 * grid**2, 128)
+    images[0, 1, side // 2 :, : side // 4] = 0  # of the second camera, lower left
+    moved = (backbone.see(images) - seen).abs().mean(-1)[0].unflatten(0, (2, grid, grid))
+    assert moved[0].max() == 0
+    assert moved[1, -1, 0] > moved[1, 0, -1]
+
+
+def test_weights_that_are_not_there_are_named_with_their_recipe(tmp_path, monkeypatch):
+    missing = tmp_path / "tiny_s_mikasa.safetensors"
+    with pytest.raises(
+        ValueError, match=r"tiny_s_mikasa.safetensors in the package, .*recipes/pretrain_mikasa.py --inst"
+    ):
+        pretrained(missing)
