@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from engram import provenance, walltime
@@ -16,6 +15,7 @@ from engram.envs.unknown import unknown
 from engram.files import replace_text
 from engram.policies.checkpoint import load
 from engram.report import write_result, write_suite
+from engram.report.suite import PUBLISHED
 from engram.rollout import EpisodeError, summarise
 from engram.rollout.checkpoint import evaluate_checkpoint
 from engram.rollout.records import fingerprint, read
@@ -23,7 +23,6 @@ from engram.stats import wilson
 
 console = Console(stderr=True)
 COUNTED = ("observations", "writes", "plans", "renders")
-PUBLISHED = "muVLA (7B)"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def mikasa_suite() -> Suite:
     """MIKASA-Robo-VLA: muVLA's 23 tasks in three groups, and the MemoryVLA papers' canonical five."""
     from engram.envs.mikasa import published
 
-    device = "gpu" if torch.cuda.is_available() else "cpu"
+    device = mikasa.usual_device()
     versions = provenance.versions()
     protocol = (
         f"seeds {mikasa.FIRST_SEED}+i, success at any tick, simulated and drawn on a {device.upper()} by mani-skill "
@@ -127,10 +126,11 @@ def run(
             console.print(str(error), style="yellow", soft_wrap=True)
         except EpisodeError as error:
             broken.append(f"{task}: {error}")
-        publish(out, summary(suite, checkpoint, out, plan, episodes, missing), suite)
+        found = summary(suite, checkpoint, out, plan, episodes, missing)
+        publish(out, found, suite)
     if broken:
         raise EpisodeError("; ".join(broken))
-    return summary(suite, checkpoint, out, plan, episodes, missing)
+    return found
 
 
 def _file(out: Path, task: str) -> Path:

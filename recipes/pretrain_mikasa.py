@@ -5,8 +5,8 @@ weights that ship (the vision tower anew: pictures are of 128 pixels), sees rand
 sequence, a cue or a task's layout) and answers questions: where is the red cube, how to touch it, what is the leftmost
 object, where is its twin. Privileged labels (kinds and places of objects) are used here and only here.
 
-What makes it learn within minutes is a dense answer beside these: every vision token says what lies in its cell of the
-picture, and where in it (dev/LOG.md, 2026-11-22).
+Two stages (decision 0008): the vision tower learns alone, every token of it to say what lies in its cell of the picture
+and where in it; then it rests, and the others learn to find things by its tokens.
 
     python recipes/pretrain_mikasa.py                    # resumes from runs/pretrain_mikasa; needs `make mikasa`
     python recipes/pretrain_mikasa.py --install          # also replaces the weights shipped with the package
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from pretrain_tiny import forward
+from pretrain_tiny import forward, keep, resume
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
@@ -39,6 +39,7 @@ from engram.data.seeds import PRETRAIN
 from engram.train import keep_pages
 
 CONSOLE = Console(stderr=True)
+# Shapes and colours as engram/envs/mikasa/frames.py numbers them, which loads the simulator: training needs none.
 SHAPES = ("cube", "sphere", "cylinder", "cross", "torus", "star", "pyramide", "t_shape", "crescent", "target")
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal", "violet")
 KINDS = len(SHAPES) * len(COLORS)
@@ -113,7 +114,7 @@ def main(args: Args) -> None:
     backbone = started(torch.from_numpy(data["proprio"]))
     answers = Answers(backbone.width)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
-    first = resume(args, backbone, answers, optimizer)
+    first = resume(args.out, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held))
 
@@ -260,10 +261,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
             now = {"step": step + 1, "seconds": round(time.time() - began), "loss": round(loss.item(), 4)}
             print(json.dumps(now | evaluate(backbone, answers, held)), flush=True)
-            parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
-            state = {key: part.state_dict() for key, part in parts.items()}
-            torch.save(state | {"step": step + 1}, args.out / "state.new")
-            (args.out / "state.new").rename(args.out / "state.pt")
+            keep(args.out, step + 1, backbone, answers, optimizer)
 
 
 @torch.no_grad()
@@ -294,16 +292,6 @@ def rate(args: Args, step: int) -> float:
     first, last, peak = (0, args.looks, args.lr_looks) if step < args.looks else (args.looks, args.updates, args.lr)
     done = (step - first) / (last - first)
     return peak * min(1, (step - first + 1) / 100) * (0.52 + 0.48 * math.cos(math.pi * done))
-
-
-def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
-    """The update to go on from."""
-    if not (args.out / "state.pt").exists():
-        return 0
-    state = torch.load(args.out / "state.pt", weights_only=True)
-    for key, part in {"backbone": backbone, "answers": answers, "optimizer": optimizer}.items():
-        part.load_state_dict(state[key])
-    return state["step"]
 
 
 @torch.inference_mode()

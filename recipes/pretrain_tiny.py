@@ -134,7 +134,7 @@ def main(args: Args) -> None:
     backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
     parameters = [*backbone.parameters(), *answers.parameters()]
     optimizer = torch.optim.AdamW(parameters, args.lr, (0.9, 0.95), weight_decay=0.01)
-    first = resume(args, backbone, answers, optimizer)
+    first = resume(args.out, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held))
 
@@ -283,10 +283,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
             now = {"step": step + 1, "seconds": round(time.time() - started), "loss": round(loss.item(), 4)}
             print(json.dumps(now | evaluate(backbone, answers, held)), flush=True)
-            parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
-            state = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(state | {"step": step + 1}, args.out / "state.new")
-            (args.out / "state.new").rename(args.out / "state.pt")
+            keep(args.out, step + 1, backbone, answers, optimizer)
 
 
 def rate(args: Args, step: int) -> float:
@@ -294,14 +291,20 @@ def rate(args: Args, step: int) -> float:
     return args.lr * min(1, (step + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
 
 
-def resume(args: Args, backbone: Tiny, answers: Answers, optimizer) -> int:
+def keep(out: Path, step: int, backbone: Tiny, answers: nn.Module, optimizer) -> None:
+    """Write the state after so many updates, whole or not at all."""
+    parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, out / "state.new")
+    (out / "state.new").rename(out / "state.pt")
+
+
+def resume(out: Path, backbone: Tiny, answers: nn.Module, optimizer) -> int:
     """The update to go on from."""
-    if not (args.out / "state.pt").exists():
+    if not (out / "state.pt").exists():
         return 0
-    state = torch.load(args.out / "state.pt", weights_only=True)
-    backbone.load_state_dict(state["backbone"])
-    answers.load_state_dict(state["answers"])
-    optimizer.load_state_dict(state["optimizer"])
+    state = torch.load(out / "state.pt", weights_only=True)
+    for name, part in {"backbone": backbone, "answers": answers, "optimizer": optimizer}.items():
+        part.load_state_dict(state[name])
     return state["step"]
 
 

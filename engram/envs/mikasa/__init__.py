@@ -72,6 +72,13 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
     return Task(name, **knobs)
 
 
+def usual_device() -> str:
+    """Where ManiSkill simulates and renders unless told otherwise: "gpu" if torch finds one, else "cpu"."""
+    import torch  # here and not above: naming a task should not load it
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
 def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
     """ValueError for a setting that tasks do not have, or a value that it cannot have."""
     for knob, value in knobs.items():

@@ -9,7 +9,6 @@ Legend: F frames, N objects at most in a frame.
 import numpy as np
 import sapien
 import torch
-from mani_skill.sensors.camera import CameraConfig
 from mani_skill.utils.scene_builder.table import TableSceneBuilder
 from mani_skill.utils.structs.pose import Pose
 from mikasa_robo_suite.vla.memory_envs.remember_color_vla import RememberColorVLABaseEnv
@@ -40,10 +39,6 @@ class Still(RememberShapeVLABaseEnv):
     def __init__(self, *args, kinds: list[tuple[int, int]], **kwargs):
         self.kinds = kinds
         super().__init__(*args, robot_uids="panda_wristcam", **kwargs)
-
-    @property
-    def _default_sensor_configs(self) -> list[CameraConfig]:
-        return super()._default_sensor_configs
 
     def _load_scene(self, options: dict) -> None:
         self.table_scene = TableSceneBuilder(self, robot_init_qpos_noise=self.robot_init_qpos_noise)

@@ -15,12 +15,11 @@ import mani_skill.envs  # noqa: F401  registers what the tasks are made of
 import mikasa_robo_suite.vla.memory_envs  # noqa: F401  registers the tasks
 import numpy as np
 import sapien
-import torch
 from gymnasium import spaces
 from mani_skill import ASSET_DIR
 from mani_skill.envs.sapien_env import BaseEnv
 
-from engram.envs.mikasa import CAMERAS, MUG, SHELL, MissingAssetsError, answers
+from engram.envs.mikasa import CAMERAS, MUG, SHELL, MissingAssetsError, answers, usual_device
 
 CONTROL_HZ = 20
 SENSORS = {"base": "base_camera", "wrist": "hand_camera"}
@@ -34,8 +33,8 @@ class Task(gymnasium.Env):
     Args:
         name: the task's id without `-VLA-v0`.
         strict: all as the protocol has it, at three times the time: the wrist camera's housing is drawn (without it
-            0.5 % of the base camera's pixels differ) and the film's camera is rendered after every step, which on a
-            GPU moves objects; on a CPU it changes nothing (tested).
+            less than 2 % of the base camera's pixels differ) and the film's camera is rendered after every step, which
+            on a GPU moves objects and is done there in any case; on a CPU it changes nothing (tested).
         images: False leaves the images black and saves drawing them (for experts, which see the state).
         device: "cpu" or "gpu": where ManiSkill simulates and renders; by default a GPU, if torch finds one.
     """
@@ -132,11 +131,6 @@ class Task(gymnasium.Env):
             "onset": onset,
             "frames": self.frames,
         }
-
-
-def usual_device() -> str:
-    """Where ManiSkill simulates and renders unless told otherwise: "gpu" if torch finds one, else "cpu"."""
-    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def _simulator(name: str, images: bool, device: str) -> Any:
