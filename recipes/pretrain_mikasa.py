@@ -6,7 +6,8 @@ sequence, a cue or a task's layout) and answers questions: where is the red cube
 object, where is its twin. Privileged labels (kinds and places of objects) are used here and only here.
 
 Two stages (decision 0008): the vision tower learns alone, every token of it to say what lies in its cell of the picture
-and where in it; then it rests, and the others learn to find things by its tokens.
+and where in it. Then it rests, and the others learn: the context stream to say of every token where on the table that
+lies, the slot stream to find things by such tokens.
 
     python recipes/pretrain_mikasa.py                    # resumes from runs/pretrain_mikasa; needs `make mikasa`
     python recipes/pretrain_mikasa.py --install          # also replaces the weights shipped with the package
@@ -55,10 +56,11 @@ class Args:
 
     scenes: int = 11_500
     looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
-    updates: int = 8_500  # in all
+    updates: int = 6_500  # in all
     frames: int = 64
+    questions: int = 3  # in words, of each frame in the second stage
     lr_looks: float = 5e-3
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     save: int = 100
     threads: int = 2
     seed: int = 0
@@ -71,6 +73,7 @@ class Answers(nn.Module):
 
     head    of a question: position (3), presence (1), colour (K), shape (S)
     cell    of every vision token: for each colour whether it is there, where in the cell (2), and its shape (S)
+    place   of every token before the last layer of the context stream: for each colour the way to it from the hand (3)
     kind    what makes a question a probe: colour and shape of an object, added to it instead of words beside it; all
             objects of a frame are asked for at once, so that attention learns to find things within minutes
     """
@@ -80,6 +83,7 @@ class Answers(nn.Module):
         outputs = 4 + len(COLORS) + len(SHAPES)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
         self.cell = nn.Linear(width, len(COLORS) * (3 + len(SHAPES)))
+        self.place = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(COLORS) * 3))
         self.kind = nn.Embedding(KINDS, width)
 
     def forward(self, hidden_BD: Tensor) -> tuple[Tensor, ...]:
@@ -92,6 +96,11 @@ class Answers(nn.Module):
         distance = F.smooth_l1_loss(offset[there_BNK], offset_BNK2[there_BNK], beta=0.1)
         which = F.cross_entropy(shape[there_BNK], shape_BNK[there_BNK])
         return presence / there_BNK.sum() + 8 * distance + 0.5 * which
+
+    def place_loss(self, understood_BND: Tensor, there_BNK: Tensor, way_BNK3: Tensor) -> Tensor:
+        """Where what a token sees lies from the hand (units of SCALE)."""
+        found = self.place(understood_BND[:, : there_BNK.shape[1]]).unflatten(-1, (len(COLORS), 3))
+        return F.smooth_l1_loss(found[there_BNK], way_BNK3[there_BNK], beta=0.3)
 
     def probe_loss(self, backbone: Tiny, scene_BLXND: Tensor, kinds_BN: Tensor, way_BN3: Tensor) -> Tensor:
         """Where each object that is the only one of its kind lies from the hand (units of SCALE); -1 is no object."""
@@ -126,8 +135,20 @@ def started(proprio: Tensor) -> Tiny:
         name: value for name, value in pretrained().state_dict().items() if not name.startswith(("vision", "place"))
     }
     backbone.load_state_dict(kept, strict=False)
+    with torch.no_grad():
+        backbone.place.copy_(grid_places(backbone.width))
     backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
     return backbone
+
+
+def grid_places(width: int) -> Tensor:
+    """What tokens are told of their cell, (2 * G * G, D): a random mixture of waves along both axes for each camera, as
+    large as the tokens themselves. Cells side by side are alike from the start; noise would have to become so."""
+    row, column = torch.meshgrid(2 * [torch.linspace(-0.5, 0.5, GRID)], indexing="ij")
+    phase = torch.stack([row, column], -1).flatten(0, 1)[..., None] * math.pi * torch.tensor([0.5, 1, 2, 4])
+    waves = torch.cat([phase.sin(), phase.cos()], -1).flatten(1)
+    mixtures = torch.randn(2, waves.shape[1], width) / math.sqrt(waves.shape[1])
+    return (waves @ mixtures).flatten(0, 1)
 
 
 def load_scenes(args: Args) -> dict[str, np.ndarray]:
@@ -214,18 +235,21 @@ def see(backbone: Tiny, data: dict, rows: np.ndarray, augment: bool) -> Tensor:
     return backbone.see((images * gain + 2 * torch.randn(images.shape)).clamp(0, 255).to(torch.uint8))
 
 
-def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """For each token and colour: whether an object of it lies in the cell, where in it (-0.5 to 0.5), its shape."""
+def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each token and colour: whether an object of it lies in the cell, where in it (-0.5 to 0.5), its shape, and
+    the way to it from the hand (units of SCALE)."""
     kinds, pixels = data["kinds"][rows], data["pixels"][rows]
+    way = (data["positions"][rows] - data["proprio"][rows, None, :3]) / SCALE
     frame, camera, item = np.nonzero(~np.isnan(pixels[..., 0]) & (kinds[:, None] >= 0))
     xy = pixels[frame, camera, item] / CELL
     column, row = xy.astype(int).T
     where = (frame, camera * GRID**2 + row * GRID + column, kinds[frame, item] % len(COLORS))
     shape = (len(rows), 2 * GRID**2, len(COLORS))
     there, offset, form = np.zeros(shape, bool), np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
+    ways = np.zeros((*shape, 3), np.float32)
     there[where], offset[where] = True, xy - np.floor(xy) - 0.5
-    form[where] = kinds[frame, item] // len(COLORS)
-    return torch.from_numpy(there), torch.from_numpy(offset), torch.from_numpy(form)
+    form[where], ways[where] = kinds[frame, item] // len(COLORS), way[frame, item]
+    return torch.from_numpy(there), torch.from_numpy(offset), torch.from_numpy(form), torch.from_numpy(ways)
 
 
 def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
@@ -250,7 +274,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
         if step < args.looks:
-            loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows))
+            loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows)[:3])
         else:
             tokens = seen_once(backbone, data) if tokens is None else tokens
             loss = understanding(args, step, backbone, answers, tokens[rows], data, rows, rng)
@@ -272,19 +296,35 @@ def seen_once(backbone: Tiny, data: dict) -> Tensor:
 
 
 def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:
-    """The loss of all other answers: probes under the mask `insulated`, and questions in words; a few under `full`."""
+    """The loss of all other answers: places, probes and questions in words; a few of these under the mask `full`."""
     proprio, kinds = torch.from_numpy(data["proprio"][rows]), torch.from_numpy(data["kinds"][rows])
     if step % 8 == 7:
         texts, truth = questions(data, rows, 1, rng)
         return 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, True), truth)
-    scene = backbone.scene_keys(seen, proprio)
+    scene, understood = understand(backbone, seen, proprio)
+    there, _, _, ways = cells(data, rows)
     way = (torch.from_numpy(data["positions"][rows]) - proprio[:, None, :3]) / SCALE
-    loss = 3 * answers.probe_loss(backbone, scene, kinds, way.nan_to_num())
-    texts, truth = questions(data, rows, 1, rng)
+    loss = answers.place_loss(understood, there, ways) + answers.probe_loss(backbone, scene, kinds, way.nan_to_num())
+    texts, truth = questions(data, rows, args.questions, rng)
+    return 3 * loss + 3 * answer_loss(answers, asked(backbone, scene, texts), truth)
+
+
+def understand(backbone: Tiny, seen: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor]:
+    """`backbone.scene_keys`, and the tokens before the last layer, from which the last keys and values are made."""
+    x_BND, made = backbone.embed(seen, proprio), []
+    for layer in backbone.context.layers[:-1]:
+        q_BND, kv_BXND = layer.project(x_BND)
+        made.append(kv_BXND)
+        x_BND = layer.finish(x_BND, layer.attend(q_BND, kv_BXND, None))
+    return torch.stack([*made, backbone.context.layers[-1].keys(x_BND)], 1), x_BND
+
+
+def asked(backbone: Tiny, scene: Tensor, texts: list[str]) -> Tensor:
+    """Hidden states of questions in words (row-major: frame, question)."""
     text, text_ok = backbone.text_keys(texts)
     slots, ok = backbone.question.expand(len(texts), -1, -1), F.pad(text_ok, (scene.shape[3], 0), value=True)
-    hidden = backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
-    return loss + 3 * answer_loss(answers, hidden, truth)
+    scene = scene.repeat_interleave(len(texts) // len(scene), 0)
+    return backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
 
 
 def rate(args: Args, step: int) -> float:
@@ -311,7 +351,7 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
         errors["twin"].append(error[where & twin])
         right.append(torch.stack([colour.argmax(-1) == truth[:, 6], shape.argmax(-1) == truth[:, 7]], 1)[asked].float())
         errors["probe"].append(probed(backbone, answers, seen, held, rows))
-        there, _, _ = cells(held, rows)
+        there = cells(held, rows)[0]
         found = answers.cell(seen).unflatten(-1, (len(COLORS), -1))[..., 0] > 0
         recall.append(found[there].float())
     told = torch.cat(right).mean(0)
