@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from engram.backbones.notes import Notes
 from engram.backbones.streams import Stream, against, alone, together
 
 VOCABULARY, TEXT_TOKENS = 512, 16
@@ -81,6 +82,8 @@ class Tiny(nn.Module):
     proprio_mean: Tensor
     proprio_std: Tensor
 
+    notes: Notes | None  # for weights that were pretrained to take them
+
     def __init__(
         self,
         cameras: int,
@@ -102,6 +105,7 @@ class Tiny(nn.Module):
         self.word_place = nn.Parameter(0.02 * torch.randn(TEXT_TOKENS, width))
         self.context, self.slots = Stream(width, heads, layers), Stream(width, heads, layers)
         self.question = nn.Parameter(0.02 * torch.randn(1, width))
+        self.notes = None
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the part that may be frozen as one."""
@@ -194,5 +198,7 @@ def pretrained(path: Path = PACKAGED) -> Tiny:
         raise ValueError(f"pretrained weights: expected {path.name} in the package, found no file; {do}")
     tensors = {name: value.float() for name, value in load_file(path).items()}
     backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=SIDES[path])
+    if "notes.slot" in tensors:
+        backbone.notes = Notes(backbone.width)
     backbone.load_state_dict(tensors)
     return backbone
