@@ -65,7 +65,7 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
     refuse_other(out, identity(design, settings, about))  # before minutes of decoding
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
-    if isinstance(policy, Through) and policy.memory is not None and design.standardise:
+    if isinstance(policy, Through) and policy.memory is not None and design.standardise and not design.notes:
         calibrate(policy, windows, quiet)
     return train(policy, design, windows, settings, out, about, quiet)
 
@@ -106,6 +106,8 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
         weights = tiny.MIKASA if data.robot in tiny.MIKASA_ROBOTS else tiny.PACKAGED
         backbone = tiny.pretrained(weights)
         _require_as_pretrained(backbone, tiny.SIDES[weights], data.spec)
+    if design.notes and (backbone is None or backbone.notes is None):
+        raise ValueError("notes: expected weights that know them (MIKASA-Robo's), found others; use --design.no-notes")
     policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
     if backbone is None:
         proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)

@@ -13,13 +13,13 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 TASKS = tuple(f"mikasa/{name}" for name in CANONICAL if name not in SHELL)
-SETTINGS = Settings(updates=1500, slots=16, lr=1e-3)
+SETTINGS = Settings(updates=1000, slots=8, lr=2e-3)
 
 STUDY = Study(
     name="mikasa_canonical",
     tasks=TASKS,
     tested=TASKS,
-    arms={"muVLA": Arm(Design(m=8), SETTINGS), "memoryless": Arm(Design(m=0), SETTINGS)},
+    arms={"muVLA": Arm(Design(m=8, notes=True), SETTINGS), "memoryless": Arm(Design(m=0), SETTINGS)},
     seeds=(0,),
     demos=250,
     episodes=100,

@@ -12,14 +12,14 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 TASK = "mikasa/RememberColor5"
-SETTINGS = Settings(updates=500, slots=16, lr=1e-3)
+SETTINGS = Settings(updates=300, slots=8, lr=2e-3)
 KS = {"K=1": 1, "K=2": 2, "K=8": 8, "K=episode": None}
 
 STUDY = Study(
     name="mikasa_k_sweep",
     tasks=(TASK,),
     tested=(TASK,),
-    arms={name: Arm(Design(m=8, tbptt=k), SETTINGS) for name, k in KS.items()},
+    arms={name: Arm(Design(m=8, notes=True, tbptt=k), SETTINGS) for name, k in KS.items()},
     seeds=(0,),
     demos=250,
     episodes=50,

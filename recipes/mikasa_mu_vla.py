@@ -1,8 +1,8 @@
 """MIKASA-Robo-VLA by muVLA's protocol: one policy for all of its training tasks that run from packages alone.
 
 250 demonstrations of our own scripted experts for each of four tasks (the fifth, ShellGamePush, needs a mug from the
-YCB set), one policy with language, the `tiny` backbone pretrained on single frames (recipes/pretrain_mikasa.py), 100
-protocol seeds a task. What differs from the papers is said in docs/mikasa.md.
+YCB set), one policy with language, the `tiny` backbone pretrained on single frames (recipes/pretrain_mikasa.py and
+pretrain_notes.py), 100 protocol seeds a task. What differs from the papers is said in docs/mikasa.md.
 
     make mikasa
     engram study recipes/mikasa_mu_vla.py
@@ -16,14 +16,14 @@ from engram.study import Arm, Study
 TASKS = tuple(
     f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3")
 )
-SETTINGS = Settings(updates=1500, slots=16, lr=1e-3)
+SETTINGS = Settings(updates=1000, slots=8, lr=2e-3)
 
 STUDY = Study(
     name="mikasa_mu_vla",
     tasks=TASKS,
     tested=TASKS,
     arms={
-        "muVLA": Arm(Design(m=8), SETTINGS),
+        "muVLA": Arm(Design(m=8, notes=True), SETTINGS),
         "memoryless": Arm(Design(m=0), SETTINGS),
         "first frame": Arm(Design(memory="first-frame"), SETTINGS),
     },

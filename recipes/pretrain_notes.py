@@ -1,11 +1,12 @@
 """Pretrain the `tiny` backbone for MIKASA-Robo a third time: to keep a note, and to act on it when it is all there is.
 
 The papers' backbones are language models: that a token carries what was read earlier, and that later tokens act on it,
-they bring along. The first two stages (recipes/pretrain_mikasa.py) teach to see and to read words; here the slot stream
-learns to think in steps about one and the same frame (decision 0009). First it is told something ("the red cross"), or asked
-what lies at one side, or told nothing that matters, and then notes what lies nearest to the hand. It keeps that over some
-steps in which it is told nothing, or shown nothing; then a slot that may look at the notes says what was noted, touches
-what it was told, or what has the same colour as what it noted; or says where that was, with the frame gone.
+they bring along. The first two stages (recipes/pretrain_mikasa.py) teach to see and to read words; here the slot
+stream learns to think in steps about one and the same frame (decision 0009). First it is told something ("the red
+cross"), or asked what lies at one side, or told nothing that matters, and then notes what lies nearest to the hand. It
+keeps that over some steps in which it is told nothing, or shown nothing; then a slot that may look at the notes says
+what was noted, and touches what it was told or what has the colour of what it noted; or it says where that was, with
+the frame gone.
 
 One random frame at a time, as before: never a sequence, a cue, or a task's layout or instruction.
 
@@ -18,6 +19,7 @@ Legend: B frames, M notes, L layers, X keys and values, C scene tokens, D width.
 import hashlib
 import json
 import math
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ import numpy as np
 import pretrain_mikasa as mikasa
 import torch
 import tyro
-from pretrain_mikasa import COLORS, CONSOLE, HELD, SCALE, SHAPES, SIDES, Answers, asked, at, name
+from pretrain_mikasa import COLORS, CONSOLE, HELD, SCALE, SIDES, Answers, asked, at, name
 from pretrain_tiny import keep, resume
 from rich.progress import track
 from safetensors.torch import save_file
@@ -38,13 +40,15 @@ from engram import provenance
 from engram.backbones import notes
 from engram.backbones.tiny import MIKASA, Tiny
 from engram.data.seeds import PRETRAIN
+from engram.memory.recurrent import gate_bias
 from engram.train import keep_pages
 
 NOTES = 8  # note slots
-WORDS = (
-    "observe remember look at the a of to then wait find pick touch move push take hold keep go same different first "
-    "next again object cube shape color place one it and with was is now"
-).split()
+WORDS = re.findall(
+    r"\w+",
+    """observe remember look at the a of to then wait find pick touch move push take hold keep go same different first
+    next again object cube shape color place one it and with was is now""",
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,9 @@ def split_kind(kind: int) -> tuple[int, int]:
 
 
 def telling(rng: np.random.Generator, what: str) -> str:
-    return str(rng.choice(["the {} one", "remember the {}", "touch the {}", "{}", "look at the {} and wait"])).format(what)
+    """One of several ways to name it."""
+    ways = ("the {} one", "remember the {}", "touch the {}", "{}", "look at the {} and wait")
+    return str(rng.choice(ways)).format(what)
 
 
 def babble(rng: np.random.Generator) -> str:
@@ -223,7 +229,7 @@ def noted(backbone: Tiny, answers: Answers, scene: Tensor, lessons: list[Lesson]
     slots = backbone.notes.slot + 0.02 * torch.randn(1, NOTES, width)
     told, later = ([getattr(one, which) for one in lessons] for which in ("told", "later"))
     first, others = with_text(backbone, scene, told), with_text(backbone, scene, later)
-    gate = torch.sigmoid(notes.gate_bias(width, notes.SLOWEST) + torch.empty(rows, 1, 1).uniform_(-0.7, 0.7))
+    gate = torch.sigmoid(gate_bias(width, notes.SLOWEST) + torch.empty(rows, 1, 1).uniform_(-0.7, 0.7))
     memory = torch.zeros(rows, NOTES, width)
     for step in range(int(rng.integers(1, 5))):
         kv, ok = first if step == 0 else others

@@ -375,6 +375,8 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path):
         new_policy(data, Design(size="m"), SETTINGS)
     with pytest.raises(ValueError, match="trained slots: expected 'all'"):
         new_policy(data, Design(), replace(SETTINGS, start="scratch"))
+    with pytest.raises(ValueError, match=r"notes: expected weights that know them .* use --design.no-notes"):
+        new_policy(data, Design(notes=True, trained="all"), replace(SETTINGS, start="scratch"))
     assert not list(tmp_path.iterdir())
 
 

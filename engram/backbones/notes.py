@@ -1,13 +1,11 @@
 """Notes: what a backbone was pretrained to keep of a frame in memory tokens, and to act on later (decision 0009).
 
 A note slot enters as `slot` plus SCALE times its memory. Its hidden state, centred and scaled by `mean` and `spread`,
-moves the memory by a gate that differs from channel to channel. recipes/pretrain_notes.py teaches that on single frames;
-a policy whose memory begins with these values (`Through.begin_with`) need not discover it from demonstrations.
+moves the memory by a gate that differs from channel to channel. recipes/pretrain_notes.py teaches that on single
+frames; a policy whose memory begins with these values (`Through.begin_with`) need not find it in demonstrations.
 
 Legend: D width.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +36,3 @@ class Notes(nn.Module):
     def standardised(self, h_BMD: Tensor) -> Tensor:
         """Hidden states as they are written to memory."""
         return (h_BMD - self.mean) / self.spread
-
-
-def gate_bias(width: int, slowest: float) -> Tensor:
-    """Biases of gates (D,) of which the first follows every tick and the last holds for about `slowest` ticks."""
-    return -torch.linspace(0.0, math.log(slowest), width)

@@ -32,6 +32,11 @@ SLOWEST = 200.0  # ticks that the slowest channel of a gate holds at the start
 SPREAD_FLOOR = 0.05  # least deviation of a hidden state's channel: what hardly moves is not blown up to noise
 
 
+def gate_bias(width: int, slowest: float) -> Tensor:
+    """Biases (D,) of gates of which the first follows every tick and the last holds for about `slowest` ticks."""
+    return -torch.linspace(0.0, math.log(slowest), width)
+
+
 class Standard(nn.Module):
     """(h - centre) / spread of hidden states: the identity until `fit`. Buffers, so that a checkpoint carries them."""
 
@@ -79,10 +84,19 @@ class Recurrent(Memory):
         self.gate = nn.Linear(2 * width, width) if rule == "gated" else None
         if self.gate is not None:
             with torch.no_grad():
-                self.gate.bias.copy_(-torch.linspace(0.0, math.log(SLOWEST), width))
+                self.gate.bias.copy_(gate_bias(width, SLOWEST))
 
     def extra_repr(self) -> str:
         return f"rule={self.rule}, scale={self.scale}"
+
+    @torch.no_grad()
+    def begin(self, centre_D: Tensor, spread_D: Tensor, gate_bias_D: Tensor) -> None:
+        """Write by these statistics, the same for all tokens, and by gates that look at nothing yet."""
+        assert self.gate is not None
+        self.standard.centre.copy_(centre_D.expand_as(self.standard.centre))
+        self.standard.spread.copy_(spread_D.expand_as(self.standard.spread))
+        self.gate.weight.zero_()
+        self.gate.bias.copy_(gate_bias_D)
 
     def init(self, batch: int) -> Carry:
         return {self.KEY: self.initial.expand(batch, -1, -1)}

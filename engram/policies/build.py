@@ -18,6 +18,7 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
     """The policy of a design; `backbone` carries pretrained weights, without it they are random."""
     if backbone is None:
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size], side=spec.height)
+    notes, backbone.notes = backbone.notes, None  # what a policy takes over of them is its memory's
     trunk = Trunk(backbone, design.mask, design.trained)
     head = Head(Regression(backbone.width, spec.action_dim, design.chunk, design.loss), action)
     with torch.no_grad():  # slots begin as questions, the only slots that a pretrained backbone has met
@@ -25,8 +26,12 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
     if design.memory == "recurrent":
         if not design.m or not design.carried:
             return Through(spec, trunk, None, head, design.tbptt, design.replan, pause=design.m)
-        memory = Recurrent(design.m, backbone.width, design.rule, design.initial_std, design.read_scale)
-        return Through(spec, trunk, memory, head, design.tbptt, design.replan)
+        initial_std = 0.0 if design.notes else design.initial_std
+        memory = Recurrent(design.m, backbone.width, design.rule, initial_std, design.read_scale)
+        policy = Through(spec, trunk, memory, head, design.tbptt, design.replan)
+        if design.notes and notes is not None:
+            policy.begin_with(notes)
+        return policy
     tokens = trunk.tokens_per_frame
     if design.memory == "first-frame":
         return Before(spec, trunk, FirstFrame(tokens, backbone.width), 1, head, design.replan)

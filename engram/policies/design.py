@@ -6,6 +6,8 @@ from typing import Literal
 
 from engram.settings import Settings, require, require_choices
 
+AS_NOTED = "memory is recurrent, carried, gated, standardised and read 4 times as large, under the mask insulated"
+
 
 @dataclass(frozen=True)
 class Design:
@@ -28,6 +30,9 @@ class Design:
     standardise: bool = True
     """recurrent: before training, measure mean and deviation of the hidden states on demonstrations; they are centred
     and scaled by them before they are written (paper: no)."""
+    notes: bool = False
+    """recurrent: memory begins as the notes that the backbone was pretrained to take (decision 0009), and neither
+    initial_std nor a measurement is used; for weights that know notes: those for MIKASA-Robo's pictures."""
     tbptt: int | None = None
     """recurrent: K, the ticks that a gradient may cross; None is the whole window."""
     frames: int = 4
@@ -53,9 +58,15 @@ class Design:
         require("read_scale", self.read_scale, 0 < self.read_scale < math.inf, "a finite number above 0")
         sound = self.tbptt is None or self.tbptt >= 1
         require("K (tbptt)", self.tbptt, sound, "at least 1 tick, or none for the whole window")
+        require("notes", self.notes, not self.notes or self._as_noted(), f"False unless {AS_NOTED}")
         require("frames", self.frames, self.frames >= 2, "at least 2, the present one included")
         require("chunk", self.chunk, self.chunk >= 1, "at least 1 action")
         require("replan", self.replan, 1 <= self.replan <= self.chunk, f"1 to {self.chunk} ticks (the chunk)")
+
+    def _as_noted(self) -> bool:
+        """Whether memory is of the kind that backbones are pretrained to take notes with."""
+        carried = self.memory == "recurrent" and self.m > 0 and self.carried and self.rule == "gated"
+        return carried and self.standardise and self.read_scale == 4.0 and self.mask == "insulated"
 
 
 def _is_rule(rule: float | str) -> bool:

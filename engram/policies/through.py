@@ -19,11 +19,14 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from engram import carry as carries
+from engram.backbones.notes import SLOWEST, Notes
 from engram.carry import Carry
-from engram.memory.recurrent import Recurrent
+from engram.memory.recurrent import Recurrent, gate_bias
 from engram.policies.base import Policy, counted, remembering
 from engram.policies.trunk import Head, Keys, Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
+
+PLACE_STD = 0.02  # how far memory tokens begin from one another
 
 
 class Through(Policy):
@@ -55,7 +58,15 @@ class Through(Policy):
         # Identity of the slots, as RoPE gives it in the paper's backbone; they begin as questions, too.
         slots = pause if memory is None else memory.initial.shape[0]
         question = trunk.backbone.question.detach()
-        self.place = nn.Parameter(question + 0.02 * torch.randn(slots, question.shape[1])) if slots else None
+        self.place = nn.Parameter(question + PLACE_STD * torch.randn(slots, question.shape[1])) if slots else None
+
+    @torch.no_grad()
+    def begin_with(self, notes: Notes) -> None:
+        """Let memory begin as the notes that the backbone was pretrained to take; an untrained, gated memory."""
+        assert self.memory is not None
+        assert self.place is not None
+        self.place.copy_(notes.slot + PLACE_STD * torch.randn_like(self.place))
+        self.memory.begin(notes.mean, notes.spread, gate_bias(len(notes.mean), SLOWEST))
 
     @torch.no_grad()
     def calibrate(self, windows: Iterable[Window]) -> None:
