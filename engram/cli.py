@@ -169,6 +169,23 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a checkpoint for others: the same policy without the weights that ship with the package, half as large."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Folder made by `engram train` (RUN/checkpoint)."""
+    out: Path
+    """Folder to make; wherever a checkpoint is asked for, it can be given."""
+
+    def run(self) -> None:
+        """Write it, print its size."""
+        from engram.policies.checkpoint import slim
+
+        slim(self.checkpoint, self.out)
+        _say(f"{self.out}: {sum(file.stat().st_size for file in self.out.iterdir()) / 1e6:.1f} MB")
+
+
+@dataclass(frozen=True)
 class Report:
     """Write RUN/report.html: one self-contained page with plots, videos and provenance."""
 
@@ -252,6 +269,7 @@ Command = Annotated[
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Suite, tyro.conf.subcommand("suite")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Study, tyro.conf.subcommand("study")]

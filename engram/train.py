@@ -33,28 +33,24 @@ from torch import Tensor
 
 from engram import carry as carries
 from engram import provenance
-from engram.backbones import tiny
 from engram.carry import Carry
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
-from engram.data.normalise import Normaliser
 from engram.data.schedule import ORDER, Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.files import replace_text
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.policies.before import Before
-from engram.policies.build import build
+from engram.policies.begin import new_policy
 from engram.policies.design import Design, require_whole_windows
 from engram.policies.through import Through
 from engram.settings import Settings
-from engram.types import Spec, Window
+from engram.types import Window
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
-PROPRIO_FLOOR = 0.01  # metres, radians
 CALIBRATION_WINDOWS, CALIBRATION_EPISODES = 8, 64  # at least so many, to centre and scale memory's writes by
 
 
@@ -93,40 +89,6 @@ def keep_pages() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | Before:
-    """An untrained policy for the data set: weights of the shipped backbone or random ones, actions normalised."""
-    torch.manual_seed(settings.seed)
-    backbone = None
-    if settings.start == "pretrained":
-        if design.size != "s":
-            do = "use it, or --settings.start scratch"
-            raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; {do}")
-        weights = tiny.MIKASA if data.robot in tiny.MIKASA_ROBOTS else tiny.PACKAGED
-        backbone = tiny.pretrained(weights)
-        _require_as_pretrained(backbone, tiny.SIDES[weights], data.spec)
-    if design.notes and (backbone is None or backbone.notes is None):
-        raise ValueError("notes: expected weights that know them (MIKASA-Robo's), found others; use --design.no-notes")
-    policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
-    if backbone is None:
-        proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)
-        policy.trunk.backbone.calibrate(proprio.mean, proprio.std)
-        if design.trained != "all":
-            raise ValueError(f"trained {design.trained}: expected 'all' for a backbone that starts from scratch")
-    return policy
-
-
-def _require_as_pretrained(backbone: tiny.Tiny, side: int, spec: Spec) -> None:
-    """ValueError unless the data set shows what the shipped weights know: these cameras, this size, this pose."""
-    expected = (tiny.CAMERAS, side, side, len(backbone.proprio_mean))
-    found = (spec.cameras, spec.height, spec.width, spec.proprio_dim)
-    if expected != found:
-        said = "cameras {}, pictures of {} x {} and {} numbers of proprioception"
-        raise ValueError(
-            f"pretrained weights: expected {said.format(*expected)}, found {said.format(*found)}; "
-            "use another data set, or --settings.start scratch --design.trained all"
-        )
 
 
 def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:

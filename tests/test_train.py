@@ -18,11 +18,12 @@ from engram.data.lerobot import Dataset, Writer
 from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
+from engram.policies.begin import new_policy
 from engram.policies.build import Design
 from engram.policies.design import require_whole_windows
 from engram.policies.published import published
 from engram.policies.through import Through
-from engram.train import CALIBRATION_WINDOWS, Run, Settings, _peak_gb, calibrate, fit, new_policy, train
+from engram.train import CALIBRATION_WINDOWS, Run, Settings, _peak_gb, calibrate, fit, train
 
 LENGTHS = (5, 4, 6, 5)
 DESIGNS = {

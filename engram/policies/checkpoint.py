@@ -1,9 +1,11 @@
 """Policies on disk: a folder with config.json (design, spec, format) and model.safetensors. Strict, atomic.
 
 The design says how memory works, the tensors hold the normalisation of actions and proprioception: nothing else is
-needed to go on from there, on this machine or from a repository of the Hugging Face Hub with these two files.
+needed to go on from there, on this machine or from a repository of the Hugging Face Hub with these two files. A slim
+checkpoint leaves out the tensors that ship with the package, and names the file that has them.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -16,12 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typeguard import TypeCheckError, check_type
 
+from engram.backbones import tiny
 from engram.data.normalise import Normaliser
 from engram.policies.base import Policy
 from engram.policies.build import Design, build
 from engram.types import Spec
 
 FORMAT = 1
+BACKBONE = "trunk.backbone."  # where a policy keeps its backbone
 
 
 def save_pretrained(policy: Policy, design: Design, folder: Path | str) -> None:
@@ -46,8 +50,58 @@ def load(folder: Path | str) -> tuple[Policy, Design]:
     config = _config(folder)
     design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
     policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
-    _fill(policy, read_tensors(folder / "model.safetensors"), folder)
+    _fill(policy, _shipped(config, folder) | read_tensors(folder / "model.safetensors"), folder)
     return policy.eval(), design
+
+
+def slim(folder: Path | str, out: Path | str) -> None:
+    """Write the policy in `folder` to `out` without the tensors that ship with the package: the same policy, smaller.
+
+    ValueError for an `out` that exists, and for a policy with a vision tower of its own: little would be left out.
+    """
+    out = Path(out)
+    if out.exists():
+        raise ValueError(f"{out}: expected a new folder, found an existing one; choose another or remove it")
+    policy, design = load(folder)
+    tensors = policy.state_dict()
+    shared = {path: _shared(tensors, path) for path in tiny.SIDES}
+    base = max(shared, key=lambda path: len(shared[path]))
+    if not any(name.startswith(BACKBONE + "vision") for name in shared[base]):
+        do = "publish it as it is"
+        raise ValueError(f"{folder}: expected a vision tower that ships with the package, found another; {do}")
+    with Staged(out) as new:
+        write(policy, design, new)
+        save_file({k: v.contiguous() for k, v in tensors.items() if k not in shared[base]}, new / "model.safetensors")
+        config = json.loads((new / "config.json").read_text()) | {"base": [base.name, _sha256(base)]}
+        (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _shared(tensors: dict[str, torch.Tensor], path: Path) -> set[str]:
+    """Names of the tensors that are, bit for bit, those of a file of shipped weights."""
+    shipped = _backbone(path)
+    return {name for name, value in tensors.items() if name in shipped and torch.equal(shipped[name], value)}
+
+
+def _shipped(config: dict, folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors that a slim checkpoint leaves out, and others of that file that a policy has too; else none."""
+    if "base" not in config:
+        return {}
+    name, expected = config["base"]
+    path = {path.name: path for path in tiny.SIDES}.get(name)
+    found = "no such file" if path is None else _sha256(path)
+    if path is None or found != expected:
+        do = "load it with the version of Engram that wrote it"
+        raise ValueError(f"{folder}: expected shipped weights {name} with SHA-256 {expected}, found {found}; {do}")
+    return _backbone(path)
+
+
+def _backbone(path: Path) -> dict[str, torch.Tensor]:
+    """Shipped weights, named as a policy names them."""
+    return {BACKBONE + name: value for name, value in tiny.pretrained(path).state_dict().items() if "notes" not in name}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def from_pretrained(name: Path | str) -> tuple[Policy, Design]:
@@ -137,12 +191,21 @@ def _config(folder: Path) -> dict:
             f"{path}: expected JSON, found {error}; the file is damaged, use another checkpoint"
         ) from error
     ours = isinstance(config, dict) and config.get("format") == FORMAT
-    if not ours or not all(isinstance(config.get(part), dict) for part in ("design", "spec")):
+    if (
+        not ours
+        or not all(isinstance(config.get(part), dict) for part in ("design", "spec"))
+        or not _sound_base(config)
+    ):
         raise ValueError(
             f"{path}: expected an Engram checkpoint of format {FORMAT}, found a file of something else; "
             "give `engram train`'s OUT/checkpoint"
         )
     return config
+
+
+def _sound_base(config: dict) -> bool:
+    base = config.get("base", ["", ""])
+    return isinstance(base, list) and len(base) == 2 and all(isinstance(part, str) for part in base)
 
 
 def _fields(kind: type, values: dict, folder: Path):
