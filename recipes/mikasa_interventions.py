@@ -22,7 +22,7 @@ AT = {"mikasa/RememberColor5": None, "mikasa/TakeItBack": 10}  # tick of the fir
 KINDS_OF = {"mikasa/RememberColor5": tuple(KINDS), "mikasa/TakeItBack": ("zero", "noise", "freeze", "reset")}
 NOTES = (
     "Zero and noise from the named tick on at every tick; freeze keeps what memory held then; reset forgets once; swap "
-    "gives the memory that another episode had at its onset (donor_choice: how often its colour is chosen), which needs "
+    "gives the memory that another episode had at its onset (donor_choice: how often its colour is chosen); it needs "
     "one. CPU renderer and all else as in mikasa_mu_vla."
 )
 
