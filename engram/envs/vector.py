@@ -42,7 +42,7 @@ class VectorEnv:
     def __init__(self, make: Callable[[], gymnasium.Env], lanes: int, workers: int):
         if lanes < 1 or workers < 0:
             raise ValueError(f"expected at least 1 lane and 0 or more workers, found {lanes} and {workers}")
-        self.seconds = 0.0  # that its caller has waited for environments
+        self.seconds = 0.0  # that its caller has waited for environments, their start included
         count = min(workers, lanes)
         self._here = {} if workers else {lane: make() for lane in range(lanes)}
         self._workers = [_Worker(make, list(range(i, lanes, count))) for i in range(count)]
@@ -74,8 +74,6 @@ class VectorEnv:
         self.close()
 
     def _ask(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
-        for worker in self._workers:
-            worker.await_ready()
         began = time.perf_counter()
         try:
             return self._answers(verb, values)
@@ -110,12 +108,7 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, self.make, self.lanes), daemon=True)
         self.process.start()
         theirs.close()
-        self.ready = self.told = self.gone = False
-
-    def await_ready(self) -> None:
-        """Until its environments are made, or it has died of that: `receive` says so."""
-        if not self.ready and not self.gone:
-            self.ready = self.pipe.poll(None)
+        self.told = self.gone = False
 
     def revive(self) -> None:
         """Start again if the process is gone."""
