@@ -170,7 +170,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a checkpoint for others: the same policy without the weights that ship with the package, half as large."""
+    """Write a checkpoint for others: the same policy without the weights that ship, which halves it at best."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Folder made by `engram train` (RUN/checkpoint)."""

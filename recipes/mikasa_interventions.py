@@ -23,7 +23,7 @@ KINDS_OF = {"mikasa/RememberColor5": tuple(KINDS), "mikasa/TakeItBack": ("zero",
 NOTES = (
     "Zero and noise from the named tick on at every tick; freeze keeps what memory held then; reset forgets once; swap "
     "gives the memory that another episode had at its onset (donor_choice: how often its colour is chosen); it needs "
-    "one. CPU renderer and all else as in mikasa_mu_vla."
+    "one. Memory begins as zero, so reset is zero once. CPU renderer and all else as in mikasa_mu_vla."
 )
 
 
@@ -63,9 +63,14 @@ def row(args: Args, task: str, kind: str) -> dict:
         donors=untouched if kind == "swap" else None,
     )  # fmt: skip
     keys = ("task", "episodes", "successes", "success", "ci95", "errors", "counters")
-    return {"policy": "muVLA", "train_seed": 0, "intervention": kind, "donor_choice": result.get("donor_choice")} | {
-        key: result[key] for key in keys
-    }
+    begins = {"at": None if kind == "none" else AT[task] or "onset"}
+    return {
+        "policy": "muVLA",
+        "train_seed": 0,
+        "intervention": kind,
+        **begins,
+        "donor_choice": result.get("donor_choice"),
+    } | {key: result[key] for key in keys}
 
 
 if __name__ == "__main__":

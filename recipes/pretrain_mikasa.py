@@ -10,7 +10,7 @@ and where in it. Then it rests, and the others learn: the context stream to say 
 lies, the slot stream to find things by such tokens.
 
     python recipes/pretrain_mikasa.py                    # resumes from runs/pretrain_mikasa; needs `make mikasa`
-    python recipes/pretrain_mikasa.py --install          # also replaces the weights shipped with the package
+    python recipes/pretrain_notes.py --install           # the third stage, whose weights ship
 
 Legend: B frames, C cameras, G cells of a picture (tokens), K colours, S shapes, N objects, D width.
 """
@@ -52,7 +52,7 @@ HELD, SHARD = 500, 500  # frames held out; frames of a shard
 
 @dataclass(frozen=True)
 class Args:
-    """Settings; the defaults make the weights that ship."""
+    """Settings; the defaults make what the weights that ship went on from."""
 
     scenes: int = 11_500
     looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
@@ -65,7 +65,6 @@ class Args:
     threads: int = 2
     seed: int = 0
     out: Path = Path("runs/pretrain_mikasa")
-    install: bool = False
 
 
 class Answers(nn.Module):
@@ -116,7 +115,7 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out", "install")}
+    decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out")}
     provenance.settle(args.out, decides)
     data = load_scenes(args)
     held, data = split(data)
@@ -373,14 +372,14 @@ def probed(backbone: Tiny, answers: Answers, seen: Tensor, held: dict, rows: np.
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
-    """bf16 weights and their provenance, into the run's folder or (with --install) into the package."""
-    path = MIKASA if args.install else args.out / MIKASA.name
+    """bf16 weights and their provenance, into the run's folder."""
+    path = args.out / MIKASA.name
     save_file({key: value.to(torch.bfloat16).contiguous() for key, value in backbone.state_dict().items()}, path)
     about = {
         "recipe": "recipes/pretrain_mikasa.py",
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
+        "settings": {key: str(value) for key, value in asdict(args).items() if key != "out"},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // SHARD} (one per {SHARD}), training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,

@@ -5,8 +5,8 @@ they bring along. The first two stages (recipes/pretrain_mikasa.py) teach to see
 stream learns to think in steps about one and the same frame (decision 0009). First it is told something ("the red
 cross"), or asked what lies at one side, or told nothing that matters, and then notes what lies nearest to the hand. It
 keeps that over some steps in which it is told nothing, or shown nothing; then a slot that may look at the notes says
-what was noted, and touches what it was told or what has the colour of what it noted; or it says where that was, with
-the frame gone.
+what was noted, and touches what it was told or what has the colour of what it noted (the latter is not learned so
+far); or it says where that was, with the frame gone.
 
 One random frame at a time, as before: never a sequence, a cue, or a task's layout or instruction.
 
@@ -92,6 +92,9 @@ def main(args: Args) -> None:
     decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out", "install")}
     provenance.settle(args.out, {**decides, "start": str(args.start)})
     before = mikasa.Args(out=args.start)
+    before_notes = args.start / MIKASA.with_suffix(".json").name
+    if not before_notes.exists():
+        raise SystemExit(f"{before_notes}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
     held, data = mikasa.split(mikasa.load_scenes(before))
     backbone, answers = started(before, torch.from_numpy(data["proprio"]))
     backbone.requires_grad_(False)

@@ -44,6 +44,6 @@ def test_a_token_is_a_cell_of_the_picture(side, grid):
 def test_weights_that_are_not_there_are_named_with_their_recipe(tmp_path, monkeypatch):
     missing = tmp_path / "tiny_s_mikasa.safetensors"
     with pytest.raises(
-        ValueError, match=r"tiny_s_mikasa.safetensors in the package, .*recipes/pretrain_mikasa.py --inst"
+        ValueError, match=r"tiny_s_mikasa.safetensors in the package, .*recipes/pretrain_notes.py --inst"
     ):
         pretrained(missing)

@@ -66,6 +66,19 @@ def test_notes_are_the_memorys_and_reach_a_checkpoint(tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+def test_a_backbone_without_notes_is_refused():
+    backbone = tiny.Tiny(2, 7, **tiny.SIZES["s"])
+    with pytest.raises(ValueError, match=r"notes: expected weights that know them .* use --design.no-notes"):
+        build(NOTED, fakes.SPEC, ACTION, backbone)
+
+
+def test_notes_are_of_a_memory_with_gates():
+    _, known = noted_policy()
+    for design, said in ((Design(m=0), "found none"), (Design(m=2, rule="plain"), "expected 'gated'")):
+        with pytest.raises(ValueError, match=said):
+            build(design, fakes.SPEC, ACTION, tiny.Tiny(2, 7, **tiny.SIZES["s"])).begin_with(known)
+
+
 def test_a_design_that_never_took_notes_begins_as_before():
     torch.manual_seed(0)
     backbone = tiny.Tiny(2, 7, **tiny.SIZES["s"])

@@ -1,6 +1,7 @@
 """Slim checkpoints: the same policy without what ships with the package."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -18,11 +19,12 @@ from engram.types import Spec
 SPEC = Spec(tiny.CAMERAS, tiny.SIDE, tiny.SIDE, 7, 7, 20.0)
 
 
-@pytest.fixture
-def saved(tmp_path) -> Path:
-    """A policy on the shipped weights whose memory and slots were trained since."""
-    design = Design(m=2)
-    policy = build(design, SPEC, Normaliser(torch.arange(7.0), torch.arange(1.0, 8.0)), tiny.pretrained())
+@pytest.fixture(params=list(tiny.SIDES), ids=lambda path: path.stem)
+def saved(tmp_path, request) -> Path:
+    """A policy on shipped weights whose memory and slots were trained since."""
+    design, side = Design(m=2), tiny.SIDES[request.param]
+    spec, action = replace(SPEC, height=side, width=side), Normaliser(torch.arange(7.0), torch.arange(1.0, 8.0))
+    policy = build(design, spec, action, tiny.pretrained(request.param))
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.requires_grad:

@@ -14,12 +14,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import record
 
+from engram.backbones import notes, tiny
 from engram.data.lerobot import Dataset, Writer
+from engram.data.normalise import Normaliser
 from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
 from engram.policies.begin import new_policy
-from engram.policies.build import Design
+from engram.policies.build import Design, build
 from engram.policies.design import require_whole_windows
 from engram.policies.published import published
 from engram.policies.through import Through
@@ -113,6 +115,19 @@ def test_memory_is_calibrated_twice_before_training_where_the_design_says_so(dat
         fresh.calibrate(some[step] for step in range(CALIBRATION_WINDOWS))
         same = [torch.equal(kept[True][name], value) for name, value in fresh.memory.standard.state_dict().items()]
         assert same == [rounds == 2] * 2
+
+
+def test_notes_are_not_measured_anew(data, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    backbone = tiny.Tiny(len(data.spec.cameras), data.spec.proprio_dim, **tiny.SIZES["s"], side=data.spec.height)
+    backbone.notes = notes.Notes(backbone.width)
+    backbone.notes.mean.normal_()
+    mean, design = backbone.notes.mean.clone(), Design(m=2, chunk=2, notes=True)
+    policy = build(design, data.spec, Normaliser(torch.zeros(7), torch.ones(7)), backbone)
+    monkeypatch.setattr("engram.train.new_policy", lambda *_: policy)
+    fit(data, design, Settings(updates=1, slots=2, tensorboard=False), tmp_path / "run", quiet=True)
+    kept = checkpoint.load(tmp_path / "run" / "checkpoint")[0].memory.standard.centre
+    assert torch.equal(kept, mean.expand(2, -1))
 
 
 def test_a_calibration_goes_on_until_enough_episodes_have_begun(data, monkeypatch):
@@ -376,7 +391,7 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path):
         new_policy(data, Design(size="m"), SETTINGS)
     with pytest.raises(ValueError, match="trained slots: expected 'all'"):
         new_policy(data, Design(), replace(SETTINGS, start="scratch"))
-    with pytest.raises(ValueError, match=r"notes: expected weights that know them .* use --design.no-notes"):
+    with pytest.raises(ValueError, match=r"notes: expected pretrained weights, found a start from scratch"):
         new_policy(data, Design(notes=True, trained="all"), replace(SETTINGS, start="scratch"))
     assert not list(tmp_path.iterdir())
 

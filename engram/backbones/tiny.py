@@ -191,9 +191,12 @@ def _joined(scene_BCD: Tensor, text_BSD: Tensor, text_ok_BS: Tensor) -> tuple[Te
 
 def pretrained(path: Path = PACKAGED) -> Tiny:
     """The smallest size with weights that ship: PACKAGED knows our table (recipes/pretrain_tiny.py), MIKASA that
-    benchmark's (recipes/pretrain_mikasa.py); provenance in the .json beside them. ValueError if they are not there."""
+    benchmark's (recipes/pretrain_mikasa.py, then pretrain_notes.py); provenance in the .json beside them.
+
+    ValueError if they are not there.
+    """
     if not path.is_file():
-        recipe = f"recipes/pretrain_{path.stem.removeprefix('tiny_s_')}.py"
+        recipe = f"recipes/pretrain_{'notes' if path.name == MIKASA.name else 'tiny'}.py"
         do = f"make them (python {recipe} --install), or start from scratch"
         raise ValueError(f"pretrained weights: expected {path.name} in the package, found no file; {do}")
     tensors = {name: value.float() for name, value in load_file(path).items()}

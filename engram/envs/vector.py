@@ -42,15 +42,13 @@ class VectorEnv:
     def __init__(self, make: Callable[[], gymnasium.Env], lanes: int, workers: int):
         if lanes < 1 or workers < 0:
             raise ValueError(f"expected at least 1 lane and 0 or more workers, found {lanes} and {workers}")
-        self.seconds = 0.0  # that its caller has waited for environments, their start included
+        self.seconds = 0.0  # that its caller has waited for environments; the start of worker processes included
         count = min(workers, lanes)
         self._here = {} if workers else {lane: make() for lane in range(lanes)}
         self._workers = [_Worker(make, list(range(i, lanes, count))) for i in range(count)]
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Reset]:
         """Start an episode of the given seed in each lane named; of a process that is gone another takes the place."""
-        for worker in self._workers:
-            worker.revive()
         return self._ask("reset", seeds)
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
@@ -76,6 +74,8 @@ class VectorEnv:
     def _ask(self, verb: str, values: Mapping[int, Any]) -> dict[int, Any]:
         began = time.perf_counter()
         try:
+            for worker in self._workers if verb == "reset" else ():
+                worker.revive()
             return self._answers(verb, values)
         finally:
             self.seconds += time.perf_counter() - began

@@ -91,8 +91,12 @@ class Recurrent(Memory):
 
     @torch.no_grad()
     def begin(self, centre_D: Tensor, spread_D: Tensor, gate_bias_D: Tensor) -> None:
-        """Write by these statistics, the same for all tokens, and by gates that look at nothing yet."""
-        assert self.gate is not None
+        """Write by these statistics, the same for all tokens, and by gates that look at nothing yet.
+
+        ValueError for a rule without gates.
+        """
+        if self.gate is None:
+            raise ValueError(f"memory rule: expected 'gated' for gates to begin with, found {self.rule!r}; use it")
         self.standard.centre.copy_(centre_D.expand_as(self.standard.centre))
         self.standard.spread.copy_(spread_D.expand_as(self.standard.spread))
         self.gate.weight.zero_()

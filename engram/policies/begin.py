@@ -27,8 +27,8 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
         weights = tiny.MIKASA if data.robot in tiny.MIKASA_ROBOTS else tiny.PACKAGED
         backbone = tiny.pretrained(weights)
         _require_as_pretrained(backbone, tiny.SIDES[weights], data.spec)
-    if design.notes and (backbone is None or backbone.notes is None):
-        raise ValueError("notes: expected weights that know them (MIKASA-Robo's), found others; use --design.no-notes")
+    if design.notes and backbone is None:
+        raise ValueError("notes: expected pretrained weights, found a start from scratch; use --design.no-notes")
     policy = build(design, data.spec, Normaliser.fit(torch.from_numpy(data.action), ACTION_FLOOR), backbone)
     if backbone is None:
         proprio = Normaliser.fit(torch.from_numpy(data.state), PROPRIO_FLOOR)

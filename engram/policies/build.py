@@ -15,7 +15,12 @@ from engram.types import Spec
 
 
 def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None = None) -> Through | Before:
-    """The policy of a design; `backbone` carries pretrained weights, without it they are random."""
+    """The policy of a design; `backbone` carries pretrained weights, without it they are random.
+
+    The policy takes the backbone over, its notes included. ValueError for a design with notes and a backbone without.
+    """
+    if design.notes and backbone is not None and backbone.notes is None:
+        raise ValueError("notes: expected weights that know them (MIKASA-Robo's), found others; use --design.no-notes")
     if backbone is None:
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size], side=spec.height)
     notes, backbone.notes = backbone.notes, None  # what a policy takes over of them is its memory's

@@ -60,7 +60,7 @@ def slim(folder: Path | str, out: Path | str) -> None:
     ValueError for an `out` that exists, and for a policy with a vision tower of its own: little would be left out.
     """
     out = Path(out)
-    if out.exists():
+    if _whole(out).exists():
         raise ValueError(f"{out}: expected a new folder, found an existing one; choose another or remove it")
     policy, design = load(folder)
     tensors = policy.state_dict()
@@ -88,7 +88,7 @@ def _shipped(config: dict, folder: Path) -> dict[str, torch.Tensor]:
         return {}
     name, expected = config["base"]
     path = {path.name: path for path in tiny.SIDES}.get(name)
-    found = "no such file" if path is None else _sha256(path)
+    found = _sha256(path) if path is not None and path.is_file() else "no such file"
     if path is None or found != expected:
         do = "load it with the version of Engram that wrote it"
         raise ValueError(f"{folder}: expected shipped weights {name} with SHA-256 {expected}, found {found}; {do}")

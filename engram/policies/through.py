@@ -62,9 +62,9 @@ class Through(Policy):
 
     @torch.no_grad()
     def begin_with(self, notes: Notes) -> None:
-        """Let memory begin as the notes that the backbone was pretrained to take; an untrained, gated memory."""
-        assert self.memory is not None
-        assert self.place is not None
+        """Let untrained memory begin as the notes that the backbone was pretrained to take. ValueError without one."""
+        if self.memory is None or self.place is None:
+            raise ValueError("notes: expected a policy with a memory, found none (m=0); leave them out")
         self.place.copy_(notes.slot + PLACE_STD * torch.randn_like(self.place))
         self.memory.begin(notes.mean, notes.spread, gate_bias(len(notes.mean), SLOWEST))
 
