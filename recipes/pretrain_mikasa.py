@@ -15,7 +15,6 @@ lies, the slot stream to find things by such tokens.
 Legend: B frames, C cameras, G cells of a picture (tokens), K colours, S shapes, N objects, D width.
 """
 
-import hashlib
 import json
 import math
 import time
@@ -27,10 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from pretrain_tiny import forward, keep, resume
+from pretrain_tiny import forward, keep, publish, resume
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -320,10 +318,15 @@ def understand(backbone: Tiny, seen: Tensor, proprio: Tensor) -> tuple[Tensor, T
 
 def asked(backbone: Tiny, scene: Tensor, texts: list[str]) -> Tensor:
     """Hidden states of questions in words (row-major: frame, question)."""
+    slots = backbone.question.expand(len(texts), -1, -1)
+    kv, ok = with_text(backbone, scene.repeat_interleave(len(texts) // len(scene), 0), texts)
+    return backbone.ask(slots, kv, ok)[0][:, 0]
+
+
+def with_text(backbone: Tiny, scene: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Keys and values of scenes and words, and which of them are no padding."""
     text, text_ok = backbone.text_keys(texts)
-    slots, ok = backbone.question.expand(len(texts), -1, -1), F.pad(text_ok, (scene.shape[3], 0), value=True)
-    scene = scene.repeat_interleave(len(texts) // len(scene), 0)
-    return backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
+    return torch.cat([scene, text], 3), F.pad(text_ok, (scene.shape[3], 0), value=True)
 
 
 def rate(args: Args, step: int) -> float:
@@ -372,21 +375,15 @@ def probed(backbone: Tiny, answers: Answers, seen: Tensor, held: dict, rows: np.
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
-    """bf16 weights and their provenance, into the run's folder."""
-    path = args.out / MIKASA.name
-    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in backbone.state_dict().items()}, path)
+    """Weights and their provenance, into the run's folder."""
     about = {
         "recipe": "recipes/pretrain_mikasa.py",
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
         "settings": {key: str(value) for key, value in asdict(args).items() if key != "out"},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // SHARD} (one per {SHARD}), training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    publish(args.out / MIKASA.name, backbone, about)
 
 
 if __name__ == "__main__":

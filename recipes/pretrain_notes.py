@@ -16,7 +16,6 @@ One random frame at a time, as before: never a sequence, a cue, or a task's layo
 Legend: B frames, M notes, L layers, X keys and values, C scene tokens, D width.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -29,10 +28,9 @@ import numpy as np
 import pretrain_mikasa as mikasa
 import torch
 import tyro
-from pretrain_mikasa import COLORS, CONSOLE, HELD, SCALE, SIDES, Answers, asked, at, name
-from pretrain_tiny import keep, resume
+from pretrain_mikasa import COLORS, CONSOLE, HELD, SCALE, SIDES, Answers, asked, at, name, with_text
+from pretrain_tiny import keep, publish, resume
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +39,7 @@ from engram.backbones import notes
 from engram.backbones.tiny import MIKASA, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.memory.recurrent import gate_bias
+from engram.policies.through import PLACE_STD
 from engram.train import keep_pages
 
 NOTES = 8  # note slots
@@ -92,9 +91,8 @@ def main(args: Args) -> None:
     decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out", "install")}
     provenance.settle(args.out, {**decides, "start": str(args.start)})
     before = mikasa.Args(out=args.start)
-    before_notes = args.start / MIKASA.with_suffix(".json").name
-    if not before_notes.exists():
-        raise SystemExit(f"{before_notes}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
+    if not stages(args).exists():
+        raise SystemExit(f"{stages(args)}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
     held, data = mikasa.split(mikasa.load_scenes(before))
     backbone, answers = started(before, torch.from_numpy(data["proprio"]))
     backbone.requires_grad_(False)
@@ -103,6 +101,11 @@ def main(args: Args) -> None:
     first = resume(args.out, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, data, held)
     write(args, backbone, evaluate(backbone, answers, held, looked(backbone, held)))
+
+
+def stages(args: Args) -> Path:
+    """Where the recipe before this one says what it did."""
+    return args.start / MIKASA.with_suffix(".json").name
 
 
 def started(before: mikasa.Args, proprio: Tensor) -> tuple[Tiny, Answers]:
@@ -146,6 +149,7 @@ def alone(values: np.ndarray) -> list[int]:
 
 
 def split_kind(kind: int) -> tuple[int, int]:
+    """Colour and shape of a kind."""
     return int(kind) % len(COLORS), int(kind) // len(COLORS)
 
 
@@ -229,7 +233,7 @@ def truths(lessons: list[Lesson]) -> tuple[Tensor, Tensor, Tensor]:
 def noted(backbone: Tiny, answers: Answers, scene: Tensor, lessons: list[Lesson], rng, follow: bool) -> tuple:
     """Take a note, keep it for up to four steps, and answer: way (B, 3), logits of colour and shape."""
     rows, width = len(lessons), backbone.width
-    slots = backbone.notes.slot + 0.02 * torch.randn(1, NOTES, width)
+    slots = backbone.notes.slot + PLACE_STD * torch.randn(1, NOTES, width)
     told, later = ([getattr(one, which) for one in lessons] for which in ("told", "later"))
     first, others = with_text(backbone, scene, told), with_text(backbone, scene, later)
     gate = torch.sigmoid(gate_bias(width, notes.SLOWEST) + torch.empty(rows, 1, 1).uniform_(-0.7, 0.7))
@@ -246,12 +250,6 @@ def noted(backbone: Tiny, answers: Answers, scene: Tensor, lessons: list[Lesson]
     reader = backbone.question.expand(rows, 1, -1)
     way, _, colour, shape = answers(backbone.ask_at_once(slots + notes.SCALE * memory, reader, kv, ok)[1][:, 0])
     return way, colour, shape
-
-
-def with_text(backbone: Tiny, scene: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Keys and values of scenes and words, and which of them are no padding."""
-    text, text_ok = backbone.text_keys(texts)
-    return torch.cat([scene, text], 3), F.pad(text_ok, (scene.shape[3], 0), value=True)
 
 
 def blind(ok: Tensor, unseen: Tensor, tokens: int) -> Tensor:
@@ -296,27 +294,21 @@ def is_told(one: Lesson) -> bool:
 
 
 def millimetres(found: Tensor, truth: Tensor) -> Tensor:
+    """Distances in the table's plane between ways in units of SCALE."""
     return (found - truth)[:, :2].norm(dim=1) * SCALE * 1000
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
-    """bf16 weights and their provenance, into the run's folder or (with --install) into the package."""
-    path = MIKASA if args.install else args.out / MIKASA.name
-    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in backbone.state_dict().items()}, path)
-    stages = json.loads((args.start / MIKASA.with_suffix(".json").name).read_text())
+    """Weights and their provenance, into the run's folder or (with --install) into the package."""
     about = {
         "recipe": "recipes/pretrain_notes.py, after recipes/pretrain_mikasa.py",
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
         "seeds": f"scenes from {PRETRAIN} on, as before; training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
-        "before": stages,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "before": json.loads(stages(args).read_text()),
     }
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    publish(MIKASA if args.install else args.out / MIKASA.name, backbone, about)
 
 
 if __name__ == "__main__":

@@ -333,22 +333,25 @@ def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
-    """bf16 weights and their provenance, into the run's folder or (with --install) into the package."""
+    """Weights and their provenance, into the run's folder or (with --install) into the package."""
     folder = PACKAGED.parent if args.install else args.out
-    path = folder / f"tiny_{args.size}.safetensors"
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in backbone.state_dict().items()}, path)
     about = {
         "recipe": "recipes/pretrain_tiny.py",
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
         "settings": {key: str(value) for key, value in asdict(args).items() if key not in ("out", "install")},
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // 1000 + 1} (one per 1000 scenes), training {args.seed}",
         "labels": "privileged: colours and positions of cubes, which two are alike, pose of the gripper; single frames "
         "of random scenes",
         "metrics": metrics,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    publish(folder / f"tiny_{args.size}.safetensors", backbone, about)
+
+
+def publish(path: Path, backbone: Tiny, about: dict) -> None:
+    """Weights in bf16 at `path` and, beside them, what they are: `about`, commit, versions, checksum."""
+    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in backbone.state_dict().items()}, path)
+    made = {"commit": provenance.commit(), "versions": provenance.versions()}
+    checksum = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps({**about, **made, **checksum}, indent=1) + "\n")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -168,6 +168,35 @@ def test_without_the_housing_few_pixels_differ_and_nothing_else():
 
 
 @installed
+@pytest.mark.parametrize("task", ["TakeItBack", "RememberShapeAndColor3x2"])
+def test_what_lies_outside_of_a_picture_is_not_missed(task, monkeypatch):
+    from engram.envs.mikasa import cameras
+
+    left_out = []
+    in_view = cameras._in_view
+    monkeypatch.setattr(cameras, "_in_view", lambda *args: left_out.append(not in_view(*args)) or not left_out[-1])
+    quick = drawn(task, ticks=8)
+    monkeypatch.setattr(cameras, "_in_view", lambda body, camera: True)
+    whole = drawn(task, ticks=8)
+    assert sum(left_out) > 6 * len(quick)  # the arm behind the wrist camera
+    for ours, theirs in zip(quick, whole, strict=True):
+        for key, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[key])
+
+
+@installed
+def test_a_machine_without_a_driver_is_told_what_to_run(monkeypatch):
+    from engram.envs.mikasa import task
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("vk::createInstanceUnique: ErrorIncompatibleDriver")
+
+    monkeypatch.setattr(task.gymnasium, "make", fail)
+    with pytest.raises(ImportError, match="mikasa/TakeItBack renders with Vulkan .* run: make mikasa"):
+        mikasa.make("TakeItBack")
+
+
+@installed
 def test_drawing_the_film_after_every_step_changes_nothing_on_a_cpu(monkeypatch):
     """The protocol renders after every step, since on a GPU objects fall through the table otherwise."""
     from engram.envs.mikasa.task import Task

@@ -81,7 +81,6 @@ class Tiny(nn.Module):
 
     proprio_mean: Tensor
     proprio_std: Tensor
-
     notes: Notes | None  # for weights that were pretrained to take them
 
     def __init__(

@@ -36,8 +36,15 @@ def save_pretrained(policy: Policy, design: Design, folder: Path | str) -> None:
 
 def write(policy: Policy, design: Design, folder: Path) -> None:
     """Write the two files of a policy into an existing folder."""
-    config = {"format": FORMAT, "design": asdict(design), "spec": asdict(policy.spec)}
-    save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, folder / "model.safetensors")
+    _write(_about(policy, design), policy.state_dict(), folder)
+
+
+def _about(policy: Policy, design: Design) -> dict:
+    return {"format": FORMAT, "design": asdict(design), "spec": asdict(policy.spec)}
+
+
+def _write(config: dict, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
@@ -69,11 +76,9 @@ def slim(folder: Path | str, out: Path | str) -> None:
     if not any(name.startswith(BACKBONE + "vision") for name in shared[base]):
         do = "publish it as it is"
         raise ValueError(f"{folder}: expected a vision tower that ships with the package, found another; {do}")
+    config = _about(policy, design) | {"base": [base.name, _sha256(base)]}
     with Staged(out) as new:
-        write(policy, design, new)
-        save_file({k: v.contiguous() for k, v in tensors.items() if k not in shared[base]}, new / "model.safetensors")
-        config = json.loads((new / "config.json").read_text()) | {"base": [base.name, _sha256(base)]}
-        (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        _write(config, {name: value for name, value in tensors.items() if name not in shared[base]}, new)
 
 
 def _shared(tensors: dict[str, torch.Tensor], path: Path) -> set[str]:

@@ -49,7 +49,7 @@ def evaluate(
     workers > 0. Lanes and workers change the speed, not the outcome.
 
     Beside what `summarise` says, the summary holds what decided the episodes, the seconds of this sitting and the
-    share of its play in which the policy waited for simulators (None where nothing was left to play).
+    share of its play in which the policy waited for simulators or their start (None where nothing was left to play).
 
     Raises ValueError for a wrong setting or observation, CounterError when counts disagree, and, after all other
     episodes are done, EpisodeError when an environment failed.

@@ -15,8 +15,9 @@ from mikasa_robo_suite.vla.memory_envs.remember_color_vla import RememberColorVL
 from mikasa_robo_suite.vla.memory_envs.remember_shape_vla import RememberShapeVLABaseEnv
 from mikasa_robo_suite.vla.utils import shapes
 
+from engram.envs.mikasa.cameras import SENSORS, hide_housing
 from engram.envs.mikasa.experts import motion
-from engram.envs.mikasa.task import SENSORS, hide_housing, proprioception
+from engram.envs.mikasa.task import proprioception
 
 SHAPES = (*RememberShapeVLABaseEnv.SHAPE_MAPPING.values(), "target")
 COLORS = (*(name.lower() for name, _ in RememberColorVLABaseEnv.COLOR_MAPPING.values()), "violet")
