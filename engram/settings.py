@@ -29,6 +29,8 @@ class Settings:
     """Weight decay, applied to matrices only and never to the initial memory."""
     clip: float = 1.0
     """Bound of the gradient norm (inf: none); the share of clipped steps is logged."""
+    average: float = 0.0
+    """What is saved is the exponential average of the weights, with this decay an update (0: the last weights)."""
     save: int = 100
     """Updates between two checkpoints."""
     log: int = 20
@@ -47,6 +49,7 @@ class Settings:
         require("ticks", self.ticks, _is_ticks(self.ticks), "at least 1, or 'episode'")
         require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")
         require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
+        require("average", self.average, 0 <= self.average < 1, "0 or more and below 1, such as 0.999")
         require("clip", self.clip, self.clip > 0, "a number above 0, or inf for no bound")
 
     def identity(self) -> dict:

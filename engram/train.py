@@ -40,6 +40,7 @@ from engram.data.schedule import ORDER, Episodes, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.files import replace_text
 from engram.policies import checkpoint
+from engram.policies.average import Average
 from engram.policies.base import Policy
 from engram.policies.before import Before
 from engram.policies.begin import new_policy
@@ -163,6 +164,7 @@ class Run:
         rest = [parameters[n] for n in self.names if parameters[n].ndim <= 1 or "initial" in n]
         groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95))
+        self.average = Average(policy, settings.average) if settings.average else None
         self.carry: Carry | None = None
         self.board: SummaryWriter | None = None
         self.step = self.frames = self.clipped = 0
@@ -214,6 +216,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.carry = carries.detach(carries.lasting(carry))
         self.step += 1
+        if self.average is not None:
+            self.average.follow(self.step)
         self.frames += int(window.valid.sum())
         self.clipped += float(norm) > self.settings.clip
         if self.step % self.settings.log == 0 or self.step == 1:
@@ -223,7 +227,8 @@ class Run:
     def save(self) -> None:
         """Write policy and training state as one folder that replaces the previous one when complete."""
         with checkpoint.Staged(self.out / "checkpoint") as folder:
-            checkpoint.write(self.policy, self.design, folder)
+            with nullcontext() if self.average is None else self.average.shown():
+                checkpoint.write(self.policy, self.design, folder)
             save_file(self._tensors(), folder / "training.safetensors")
             self.peak_gb = max(self.peak_gb, _peak_gb())
             counters = {"step": self.step, "frames": self.frames, "clipped": self.clipped, "seconds": self.seconds}
@@ -255,9 +260,11 @@ class Run:
                 self.board.add_scalar(name, value, self.step)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Optimizer state by parameter name, and the carry."""
+        """Optimizer state by parameter name, the carry, and the weights where the policy is saved as their average."""
         parameters = dict(self.policy.named_parameters())
         tensors = {f"carry/{key}": value.contiguous() for key, value in (self.carry or {}).items()}
+        own = {} if self.average is None else self.average.tensors()
+        tensors |= {f"weights/{name}": value for name, value in own.items()}
         for name in self.names:
             state = self.optimizer.state.get(parameters[name], {})
             tensors |= {f"optimizer/{part}/{name}": value for part, value in state.items()}
@@ -271,7 +278,13 @@ class Run:
             if key.startswith("optimizer/"):
                 _, part, name = key.split("/", 2)
                 self.optimizer.state[parameters[name]][part] = value
-        self.carry = {key.removeprefix("carry/"): v for key, v in tensors.items() if key.startswith("carry/")}
+        if self.average is not None:
+            self.average.restore(_under("weights/", tensors))
+        self.carry = _under("carry/", tensors)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _timed(batches: Iterator[Window], run: Run) -> Iterator[Window]:

@@ -20,6 +20,7 @@ from engram.data.normalise import Normaliser
 from engram.data.schedule import Episodes, Schedule
 from engram.data.windows import Windows
 from engram.policies import checkpoint
+from engram.policies.average import Average
 from engram.policies.begin import new_policy
 from engram.policies.build import Design, build
 from engram.policies.design import require_whole_windows
@@ -152,6 +153,28 @@ def test_a_killed_run_of_a_calibrated_memory_ends_with_the_same_bits(data, tmp_p
             sitting(tmp_path / "killed")
     sitting(tmp_path / "killed")
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
+
+
+def test_a_killed_run_of_averaged_weights_ends_with_the_same_bits(data, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, average=0.9)
+    run(data, tmp_path / "whole", settings=settings)
+    killed_at(7, data, tmp_path / "killed", monkeypatch, settings=settings)
+    run(data, tmp_path / "killed", settings=settings)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "killed")
+    run(data, tmp_path / "last")
+    assert weights(tmp_path / "whole") != weights(tmp_path / "last")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "last")
+
+
+def test_an_average_forgets_the_beginning_and_gives_the_weights_back():
+    policy = torch.nn.Linear(1, 1, bias=False)
+    average = Average(policy, 0.99)
+    for update in range(1, 1001):
+        torch.nn.init.constant_(policy.weight, update)
+        average.follow(update)
+    with average.shown():
+        assert 880 < policy.weight.item() < 920  # a tenth of 1000 updates
+    assert policy.weight.item() == 1000
 
 
 def dies_at(step: int, log):
