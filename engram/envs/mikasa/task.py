@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # a missing asset is an error, never a question
+os.environ.setdefault("LP_NUM_THREADS", "1")  # of Mesa's software renderer: simulators run side by side, one a core
 
 import gymnasium
 import mani_skill.envs  # noqa: F401  registers what the tasks are made of
