@@ -17,8 +17,8 @@ class Settings:
     """Ticks of a window; "episode": one whole episode in each row."""
     loader: Literal["episodic", "shuffled"] = "episodic"
     """shuffled: independent frames; only for policies without memory."""
-    start: Literal["pretrained", "scratch"] = "pretrained"
-    """The weights to begin with: those that ship, or random ones."""
+    start: str = "pretrained"
+    """The weights to begin with: pretrained (those that ship), scratch (random ones), or the folder of a checkpoint."""
     seed: int = 0
     """Seed of the random weights and of the order of the demonstrations."""
     lr: float = 2e-3
@@ -42,6 +42,9 @@ class Settings:
 
     def __post_init__(self):
         require_choices(self)
+        require(
+            "start", self.start, _is_start(self.start), "pretrained, scratch or a checkpoint's folder, as A/B or ./A"
+        )
         least_of = dict.fromkeys(("updates", "slots", "save", "log"), 1)
         least_of |= dict.fromkeys(("seed", "warmup", "workers"), 0)
         for name, least in least_of.items():
@@ -69,6 +72,10 @@ def require(name: str, found: object, sound: bool, expected: str) -> None:
     """ValueError that says all three unless `sound`."""
     if not sound:
         raise ValueError(f"{name}: expected {expected}, found {found!r}; choose such a value")
+
+
+def _is_start(start: str) -> bool:
+    return start in ("pretrained", "scratch") or "/" in start
 
 
 def _is_ticks(ticks: object) -> bool:

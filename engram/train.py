@@ -62,7 +62,8 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
     refuse_other(out, identity(design, settings, about))  # before minutes of decoding
     policy = new_policy(data, design, settings)
     windows = make_windows(data, policy, settings, quiet)
-    if isinstance(policy, Through) and policy.memory is not None and design.standardise and not design.notes:
+    measured = design.notes or settings.start not in ("pretrained", "scratch")
+    if isinstance(policy, Through) and policy.memory is not None and design.standardise and not measured:
         calibrate(policy, windows, quiet)
     return train(policy, design, windows, settings, out, about, quiet)
 

@@ -399,6 +399,30 @@ def test_fit_makes_all_of_it_from_a_data_set(data, tmp_path):
     np.testing.assert_allclose(policy.trunk.backbone.proprio_mean, data.state.mean(0), atol=1e-5)
 
 
+def test_training_goes_on_from_a_checkpoint_with_other_weights_to_learn(data, tmp_path):
+    design = Design(m=2, chunk=2, trained="all")
+    fit(data, design, replace(SETTINGS, updates=1, start="scratch"), tmp_path / "first", quiet=True)
+    start = str(tmp_path / "first" / "checkpoint")
+    before, _ = checkpoint.load(start)
+    onward = new_policy(data, replace(design, trained="slots", tbptt=1), replace(SETTINGS, start=start))
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, onward.state_dict()[name])
+    assert not onward.trunk.backbone.vision.body[0].weight.requires_grad
+    fit(data, replace(design, trained="slots"), replace(SETTINGS, start=start), tmp_path / "second", quiet=True)
+    after, _ = checkpoint.load(tmp_path / "second" / "checkpoint")
+    assert torch.equal(before.memory.standard.centre, after.memory.standard.centre)  # what was measured stays
+    assert not torch.equal(before.head.expert.slots, after.head.expert.slots)
+
+
+def test_a_checkpoint_of_another_shape_is_no_start(data, tmp_path):
+    design = Design(m=2, chunk=2, trained="all")
+    fit(data, design, replace(SETTINGS, updates=1, start="scratch"), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"start .*checkpoint: expected its m, chunk, found others; train on from an"):
+        new_policy(data, replace(design, m=3, chunk=4), replace(SETTINGS, start=str(tmp_path / "checkpoint")))
+    with pytest.raises(ValueError, match="expected a checkpoint folder with config.json, found none"):
+        new_policy(data, Design(), replace(SETTINGS, start=str(tmp_path / "nothing")))
+
+
 def test_what_takes_long_before_the_first_update_shows_a_bar(tmp_path, capsys):
     data = Dataset(record(tmp_path / "demos", LENGTHS, fakes.SPEC))  # not decoded yet
     design, settings = Design(m=2, chunk=2, trained="all"), replace(SETTINGS, updates=1, start="scratch")
@@ -432,7 +456,7 @@ for wrong in ({"loader": "shufled"}, {"start": "scrach"}, {"ticks": "episodes"})
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == [
         "loader: expected one of episodic, shuffled, found 'shufled'; choose such a value",
-        "start: expected one of pretrained, scratch, found 'scrach'; choose such a value",
+        "start: expected pretrained, scratch or a checkpoint's folder (./A), found 'scrach'; choose such a value",
         "ticks: expected at least 1, or 'episode', found 'episodes'; choose such a value",
     ]
 
