@@ -15,7 +15,7 @@ from mikasa_robo_suite.vla.memory_envs.remember_color_vla import RememberColorVL
 from mikasa_robo_suite.vla.memory_envs.remember_shape_vla import RememberShapeVLABaseEnv
 from mikasa_robo_suite.vla.utils import shapes
 
-from engram.envs.mikasa.cameras import SENSORS, hide_housing
+from engram.envs.mikasa.cameras import SENSORS, Cameras
 from engram.envs.mikasa.experts import motion
 from engram.envs.mikasa.task import proprioception
 
@@ -86,9 +86,8 @@ def scenes(seed: int, count: int) -> dict[str, np.ndarray]:
     env = Still(kinds=_kinds(rng), obs_mode="rgb", control_mode="pd_ee_delta_pose", sim_backend="physx_cpu",
                 render_backend="cpu", reward_mode="none")  # fmt: skip
     env.reset(seed=seed)
-    hide_housing(env)
-    poses = _wander(env, rng)
-    drawn = [_scene(env, rng, poses) for _ in range(count)]
+    cameras, poses = Cameras(env), _wander(env, rng)
+    drawn = [_scene(env, cameras, rng, poses) for _ in range(count)]
     env.close()
     return {key: np.stack([one[key] for one in drawn]) for key in drawn[0]}
 
@@ -105,7 +104,7 @@ def _kinds(rng: np.random.Generator) -> list[tuple[int, int]]:
 
 def _wander(env: Still, rng: np.random.Generator) -> np.ndarray:
     """Joint positions, float (P, 9), of a hand that heads for random places above the table."""
-    env._obs_mode = "none"  # no frame is needed on the way
+    env._obs_mode = "none"  # no frame is needed on the way, and `Cameras` draws those that are
     passed = []
     for _ in range(WAYS):
         low = rng.random() < 0.7
@@ -116,11 +115,10 @@ def _wander(env: Still, rng: np.random.Generator) -> np.ndarray:
             way = motion.capped(8 * (place - motion.tcp(env)), 1.0)
             env.step(motion.move(way, motion.turning(env, tilt), grip))
             passed.append(env.agent.robot.get_qpos()[0].numpy().copy())
-    env._obs_mode = "rgb"
     return np.stack(passed)
 
 
-def _scene(env: Still, rng: np.random.Generator, poses: np.ndarray) -> dict[str, np.ndarray]:
+def _scene(env: Still, cameras: Cameras, rng: np.random.Generator, poses: np.ndarray) -> dict[str, np.ndarray]:
     pose = REST + rng.normal(0, 0.02, 9) * HELD if rng.random() < 0.2 else poses[rng.integers(len(poses))]
     env.agent.robot.set_qpos(torch.from_numpy(pose.astype(np.float32))[None])
     count = int(rng.integers(1, MOST + 1)) if rng.random() < 0.7 else int(rng.integers(1, 4))
@@ -136,10 +134,8 @@ def _scene(env: Still, rng: np.random.Generator, poses: np.ndarray) -> dict[str,
     for row, (key, spot) in enumerate(zip(chosen, spots, strict=True)):
         shape, color = env.kinds[key]
         kinds[row], positions[row] = shape * len(COLORS) + color, _put(env, rng, key, spot)
-    seen = env.get_obs()["sensor_data"]
-    images = {camera: seen[sensor]["rgb"][0].numpy() for camera, sensor in SENSORS.items()}
     pixels = np.stack([_pixels(env, sensor, positions) for sensor in SENSORS.values()])
-    return {**images, "proprio": proprioception(env), "kinds": kinds, "positions": positions, "pixels": pixels}
+    return {**cameras.look(), "proprio": proprioception(env), "kinds": kinds, "positions": positions, "pixels": pixels}
 
 
 def _pixels(env: Still, sensor: str, positions_NX: np.ndarray) -> np.ndarray:
