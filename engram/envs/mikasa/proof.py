@@ -33,7 +33,7 @@ def prove(picture: Path) -> str:
         raise RuntimeError(
             f"expected a rendered scene, found {len(np.unique(first['base']))} grey levels; see {picture}"
         )
-    mugs = [name for name in mikasa.SHELL if not _there(name)]
+    mugs = [name for name in mikasa.SHELL if not there(name)]
     outcome = "solved" if info["success"] else "not solved"
     return (
         f"{TASK}: {outcome} in {info['tick']} ticks, {ms:.0f} ms a tick with two cameras of 128 pixels; see {picture}"
@@ -41,7 +41,7 @@ def prove(picture: Path) -> str:
     )
 
 
-def _there(name: str) -> bool:
+def there(name: str) -> bool:
     """Whether a task has all its assets."""
     try:
         mikasa.make(name, images=False).close()

@@ -105,11 +105,14 @@ class Task(gymnasium.Env):
         return "choice" if self.tick >= onset else "cue" if self.tick < cue_end else "delay"
 
     def _phases(self) -> tuple[int, int]:
-        """Ticks at which the cue goes and at which the candidates come; zeros for tasks that have neither."""
+        """Ticks at which the cue goes and at which the candidates come; zeros for tasks that have neither.
+
+        In the shell game the cups come as the cue goes: the choice, from the first tick in which they hide the ball.
+        """
         if not self.name.startswith(CUED):
             return 0, 0
         cue = int(self.sim.cue_steps_per_env[0])
-        return cue, cue + int(self.sim.empty_steps_per_env[0])
+        return cue, cue if self.name in SHELL else cue + int(self.sim.empty_steps_per_env[0])
 
     def _success(self) -> bool:
         return bool(self._told["success"].any())

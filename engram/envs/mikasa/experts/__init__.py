@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from engram.envs.mikasa.experts import grab, intercept, rotate, take_it_back, touch
+from engram.envs.mikasa.experts import grab, intercept, rotate, shell, take_it_back, touch
 
 FAMILIES = {  # by how the names of their tasks begin; the first that fits
     "Remember": touch,
@@ -14,6 +14,7 @@ FAMILIES = {  # by how the names of their tasks begin; the first that fits
     "Intercept": intercept,
     "Rotate": rotate,
     "TakeItBack": take_it_back,
+    "ShellGame": shell,
 }
 
 
