@@ -1,18 +1,15 @@
 """The shell game of MIKASA-Robo, with a stand-in for its mug: phases, answers, pictures, and the scripted experts."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
 from engram import envs
 from engram.envs import mikasa
-from tests import mug
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("mikasa_robo_suite") is None, reason="needs `make mikasa`"),
-    pytest.mark.filterwarnings("ignore:::mani_skill", "ignore:::sapien"),  # theirs, not ours to mend
-]
+pytest.importorskip("mikasa_robo_suite", reason="needs `make mikasa`")  # before the mug, which needs what that brings
+import mug  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:::mani_skill", "ignore:::sapien")  # theirs, not ours to mend
 SEEDS = {"ShellGameTouch": (2_000_002, 2_000_004, 2_000_005)}  # cues of 1 to 3 ticks; after longer ones cups slide
 
 
