@@ -11,6 +11,8 @@ Legend: B rows, N tokens, D width, H heads, E = D/H, L layers. `kv_BLXND` holds 
 layers; a list of `kv_BXND` has one per layer. `ok_BN` is True where a token may be attended to.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -85,21 +87,23 @@ def alone(
 def against(
     stream: Stream,
     x_BND: Float[Tensor, "B N D"],
-    past_BLXMD: Float[Tensor, "B L 2 M D"],
+    past: Float[Tensor, "B L 2 M D"] | Sequence[Float[Tensor, "B L 2 _ D"]],
     past_ok_BM: Bool[Tensor, "B M"] | None = None,
     readers: int = 0,
 ) -> tuple[Float[Tensor, "B N D"], list[Tensor]]:
     """Tokens that see each other and given keys and values; of the last `readers` of them the others see nothing.
 
+    The past may come in pieces, one after the other along M, some in half precision: nothing is copied but here.
     Returns their hidden states and their keys and values, (B,2,N,D) for each layer.
     """
     ok_B1N = _keys(past_ok_BM, own=x_BND.shape[1])
     made = []
     # unbind, not indexing: the gradient of each index would be a tensor of zeros as large as the whole past
-    for layer, past_BXMD in zip(stream.layers, past_BLXMD.unbind(1), strict=True):
+    pieces = [past] if isinstance(past, Tensor) else past
+    for layer, *past_BXMD in zip(stream.layers, *(piece.unbind(1) for piece in pieces), strict=True):
         q_BND, kv_BXND = layer.project(x_BND)
         made.append(kv_BXND)
-        x_BND = layer.finish(x_BND, layer.attend(q_BND, torch.cat([past_BXMD, kv_BXND], 2), ok_B1N, readers))
+        x_BND = layer.finish(x_BND, layer.attend(q_BND, torch.cat([*past_BXMD, kv_BXND], 2), ok_B1N, readers))
     return stream.norm(x_BND), made
 
 

@@ -150,10 +150,10 @@ class Tiny(nn.Module):
         return alone(self.context, x_USD, ok_US)[index], ok_US[index]
 
     def ask(
-        self, x_BND: Tensor, kv_BLXMD: Tensor, ok_BM: Tensor | None = None
+        self, x_BND: Tensor, kv: Tensor | Sequence[Tensor], ok_BM: Tensor | None = None
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L 2 N D"]]:
-        """Run slots against given keys and values: hidden states, and their own keys and values."""
-        hidden, made = against(self.slots, x_BND, kv_BLXMD, ok_BM)
+        """Run slots against given keys and values, whole or in pieces: hidden states, and their own keys and values."""
+        hidden, made = against(self.slots, x_BND, kv, ok_BM)
         return hidden, torch.stack(made, 1)
 
     def think(
@@ -165,11 +165,11 @@ class Tiny(nn.Module):
         return hidden, torch.stack(made, 1), pad(ok_BC, (0, slots_BND.shape[1]), value=True)
 
     def ask_at_once(
-        self, slots_BND: Tensor, readers_BRD: Tensor, kv_BLXMD: Tensor, ok_BM: Tensor
+        self, slots_BND: Tensor, readers_BRD: Tensor, kv: Tensor | Sequence[Tensor], ok_BM: Tensor
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B R D"]]:
         """Slots, and readers against them, in one pass: hidden states of both as two calls of `ask` give them."""
         x_BMD, readers = torch.cat([slots_BND, readers_BRD], 1), readers_BRD.shape[1]
-        hidden, _ = against(self.slots, x_BMD, kv_BLXMD, ok_BM, readers)
+        hidden, _ = against(self.slots, x_BMD, kv, ok_BM, readers)
         return hidden[:, :-readers], hidden[:, -readers:]
 
     def think_at_once(

@@ -39,10 +39,10 @@ class Before(Policy):
         seen = self.trunk.see(obs)
         carry, past = self._remember(carry, self._tokens(seen.scene), obs.tick, torch.ones_like(first_B))
         keys = self._keys(seen, *past)
-        return {**carry, "now/kv": keys.kv, "now/ok": keys.ok}
+        return {**carry, "now/kv": keys.whole(), "now/ok": keys.ok}
 
     def act(self, carry: Carry) -> tuple[Chunk, Carry]:
-        return Chunk(self.head.plan(self.trunk.backbone, Keys(carry["now/kv"], carry["now/ok"]))), carry
+        return Chunk(self.head.plan(self.trunk.backbone, Keys((carry["now/kv"],), carry["now/ok"]))), carry
 
     def loss(self, carry: Carry, window: Window) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         seen = self.trunk.window(window)
@@ -64,7 +64,7 @@ class Before(Policy):
 
     def _tokens(self, scene: Tensor) -> Tensor:
         """A frame as tokens (B,N,D): embedded tokens, or keys and values of all layers laid in a row."""
-        return scene if self.trunk.mask == "full" else scene.flatten(1, 3)
+        return scene if self.trunk.mask == "full" else scene.float().flatten(1, 3)
 
     def _keys(self, seen: Seen, past_BND: Tensor, ok_BN: Tensor) -> Keys:
         """What action slots may attend to: present scene, text and the frames kept."""
@@ -79,4 +79,5 @@ class Before(Policy):
     def _think(self, seen: Seen, past_BND: Tensor, ok_BN: Tensor) -> Keys:
         """Full: one attention over all; the past goes with the text, the part of the context that has a mask."""
         text, text_ok = torch.cat([past_BND, seen.text], 1), torch.cat([ok_BN, seen.text_ok], 1)
-        return Keys(*self.trunk.backbone.think(seen.scene, text, text_ok, seen.text[:, :0])[1:])
+        _, kv, ok = self.trunk.backbone.think(seen.scene, text, text_ok, seen.text[:, :0])
+        return Keys((kv,), ok)

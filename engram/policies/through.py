@@ -91,15 +91,15 @@ class Through(Policy):
     def observe(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> Carry:
         carry = carries.where(first_B, self.init(len(first_B)), carries.lasting(carry))
         carry, keys = self._context(carry, self.trunk.see(obs), obs.tick, torch.ones_like(first_B))
-        return {**carry, "now/kv": keys.kv, "now/ok": keys.ok}
+        return {**carry, "now/kv": keys.whole(), "now/ok": keys.ok}
 
     def act(self, carry: Carry) -> tuple[Chunk, Carry]:
-        return Chunk(self.head.plan(self.trunk.backbone, Keys(carry["now/kv"], carry["now/ok"]))), carry
+        return Chunk(self.head.plan(self.trunk.backbone, Keys((carry["now/kv"],), carry["now/ok"]))), carry
 
     def step(self, carry: Carry, obs: Observation, first_B: Bool[Tensor, "B"]) -> tuple[Chunk, Carry]:
         carry = carries.where(first_B, self.init(len(first_B)), carries.lasting(carry))
         seen, backbone, asks = self.trunk.see(obs), self.trunk.backbone, self.head.slots(len(first_B))
-        slots_BMD = self._slots(carry, seen.text, obs.tick)
+        slots_BMD = self._slots(carry, obs.tick)
         if self.trunk.mask == "full":
             hidden = backbone.think_at_once(slots_BMD, asks, seen.scene, seen.text, seen.text_ok)
         else:
@@ -124,23 +124,24 @@ class Through(Policy):
     def _chain(self, carry: Carry, seen: Seen, window: Window) -> tuple[Carry, Keys]:
         """Full: the context pass tick by tick; the carry after the window, what each of its B*T ticks can attend to."""
         parts = [t.unflatten(0, window.first.shape) for t in (seen.scene, seen.text, seen.text_ok)]
-        kept = []
+        kv, ok = [], []
         for t in range(window.ticks):
             carry = self._before(carry, window, t)
             now = Seen(*(part[:, t] for part in parts))
             carry, keys = self._context(carry, now, window.obs.tick[:, t], window.valid[:, t])
-            kept.append(keys)
-        return carry, Keys(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*kept, strict=True)))
+            kv.append(keys.whole())
+            ok.append(keys.ok)
+        return carry, Keys((torch.stack(kv, 1).flatten(0, 1),), torch.stack(ok, 1).flatten(0, 1))
 
     def _insulated_chain(self, carry: Carry, context: Keys, window: Window) -> tuple[Carry, Tensor]:
         """Insulated: memory alone runs tick by tick; the carry after the window, memory's keys and values (B*T,...).
 
         What memory attends to is there already for all ticks and is not copied from tick to tick.
         """
-        kv_BTLXMD, ok_BTM = (part.unflatten(0, window.first.shape) for part in context)
+        *kv_BTLXMD, ok_BTM = (part.unflatten(0, window.first.shape) for part in (*context.kv, context.ok))
         kept = []
         for t in range(window.ticks):
-            carry, now = self._before(carry, window, t), Keys(kv_BTLXMD[:, t], ok_BTM[:, t])
+            carry, now = self._before(carry, window, t), Keys(tuple(kv[:, t] for kv in kv_BTLXMD), ok_BTM[:, t])
             carry, made = self._remember(carry, now, window.obs.tick[:, t], window.valid[:, t])
             kept.append(made)
         return carry, torch.stack(kept, 1).flatten(0, 1)
@@ -159,13 +160,13 @@ class Through(Policy):
                 return carry, keys
             carry, made = self._remember(carry, keys, tick_B, write_B)
             return carry, keys.join(made)
-        slots_BMD = self._slots(carry, seen.text, tick_B)
+        slots_BMD = self._slots(carry, tick_B)
         hidden_BMD, kv, ok = self.trunk.backbone.think(seen.scene, seen.text, seen.text_ok, slots_BMD)
-        return self._write(carry, hidden_BMD, tick_B, write_B), Keys(kv, ok)
+        return self._write(carry, hidden_BMD, tick_B, write_B), Keys((kv,), ok)
 
     def _remember(self, carry: Carry, keys: Keys, tick_B: Tensor, write_B: Tensor) -> tuple[Carry, Tensor]:
         """Insulated: the carry after memory has read the scene, and memory's own keys and values (B,L,2,M,D)."""
-        hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, keys.kv, tick_B), *keys)
+        hidden_BMD, made = self.trunk.backbone.ask(self._slots(carry, tick_B), *keys)
         return self._write(carry, hidden_BMD, tick_B, write_B), made
 
     def _write(self, carry: Carry, hidden_BMD: Tensor, tick_B: Tensor, write_B: Tensor) -> Carry:
@@ -173,9 +174,9 @@ class Through(Policy):
             return carry
         return counted(carry, self.memory.write(carries.select(carry, "memory/"), hidden_BMD, tick_B, write_B), write_B)
 
-    def _slots(self, carry: Carry, like: Tensor, tick_B: Tensor) -> Tensor:
+    def _slots(self, carry: Carry, tick_B: Tensor) -> Tensor:
         """Memory tokens, or the tokens that only think, at their places."""
-        nothing = like.new_zeros(len(tick_B), 0, self.trunk.backbone.width)
+        nothing = self.trunk.backbone.place.new_zeros(len(tick_B), 0, self.trunk.backbone.width)
         if self.place is None:
             return nothing
         if self.memory is None:

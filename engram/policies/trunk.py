@@ -24,7 +24,7 @@ FROZEN = {"slots": ("vision", "context", "embeddings"), "language": ("vision",),
 class Seen:
     """Frames after they met their text, before they met memory.
 
-    scene    insulated: keys and values (B,L,X,C,D); full: embedded tokens (B,C,D)
+    scene    insulated: keys and values (B,L,X,C,D), float16 where they were kept; full: embedded tokens (B,C,D)
     text     insulated: keys and values (B,L,X,S,D); full: embedded words (B,S,D)
     text_ok  bool (B,S), False for padding
     """
@@ -35,25 +35,28 @@ class Seen:
 
     def keys(self) -> "Keys":
         """Insulated: keys and values of scene and text, and the mask over both."""
-        kv = torch.cat([self.scene, self.text], 3)
-        return Keys(kv, F.pad(self.text_ok, (self.scene.shape[3], 0), value=True))
+        return Keys((self.scene, self.text), F.pad(self.text_ok, (self.scene.shape[3], 0), value=True))
 
 
 class Keys(NamedTuple):
-    """Keys and values that slots may attend to, and which of them are real."""
+    """Keys and values that slots may attend to, in pieces along M, and which of them are real."""
 
-    kv: Float[Tensor, "B L 2 M D"]
+    kv: tuple[Float[Tensor, "B L 2 _ D"], ...]
     ok: Bool[Tensor, "B M"]
+
+    def whole(self) -> Float[Tensor, "B L 2 M D"]:
+        """The pieces as one."""
+        return torch.cat(self.kv, 3)
 
     def rows(self, use_B: Tensor) -> "Keys":
         """The rows of a mask; padding is left out of what comes next. All rows: these very tensors."""
-        return self if bool(use_B.all()) else Keys(self.kv[use_B], self.ok[use_B])
+        return self if bool(use_B.all()) else Keys(tuple(piece[use_B] for piece in self.kv), self.ok[use_B])
 
     def join(self, kv_BLXND: Tensor, ok_BN: Tensor | None = None) -> "Keys":
         """These and more; without a mask the new ones are all real."""
         if ok_BN is None:
             ok_BN = self.ok.new_ones(self.ok.shape[0], kv_BLXND.shape[3])
-        return Keys(torch.cat([self.kv, kv_BLXND], 3), torch.cat([self.ok, ok_BN], 1))
+        return Keys((*self.kv, kv_BLXND), torch.cat([self.ok, ok_BN], 1))
 
 
 class Trunk(nn.Module):
@@ -107,7 +110,7 @@ class Trunk(nn.Module):
         """All frames of a window as one batch of B*T rows; kept features are used where the window has them."""
         obs = window.obs.flat()
         kept = window.features
-        return self.meet(self.features(obs) if kept is None else kept.flatten(0, 1).float(), obs)
+        return self.meet(self.features(obs) if kept is None else kept.flatten(0, 1), obs)
 
     def see(self, obs: Observation) -> Seen:
         """Frames of one tick."""
@@ -149,4 +152,4 @@ class Head(nn.Module):
         return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN)
 
     def _hidden(self, backbone: Tiny, keys: Keys) -> Tensor:
-        return backbone.ask(self.slots(keys.kv.shape[0]), *keys)[0]
+        return backbone.ask(self.slots(keys.ok.shape[0]), *keys)[0]
