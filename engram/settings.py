@@ -42,9 +42,7 @@ class Settings:
 
     def __post_init__(self):
         require_choices(self)
-        require(
-            "start", self.start, _is_start(self.start), "pretrained, scratch or a checkpoint's folder, as A/B or ./A"
-        )
+        require("start", self.start, _is_start(self.start), "pretrained, scratch or a checkpoint's folder (./A)")
         least_of = dict.fromkeys(("updates", "slots", "save", "log"), 1)
         least_of |= dict.fromkeys(("seed", "warmup", "workers"), 0)
         for name, least in least_of.items():
