@@ -41,6 +41,15 @@ def test_a_token_is_a_cell_of_the_picture(side, grid):
     assert moved[1, -1, 0] > moved[1, 0, -1]
 
 
+def test_a_past_in_pieces_is_the_past_in_one():
+    backbone = Tiny(1, 7, **SIZES["s"])
+    scene, text = torch.randn(2, 3, 2, 17, 128).half(), torch.randn(2, 3, 2, 5, 128)
+    slots, ok = torch.randn(2, 4, 128), torch.rand(2, 22) > 0.3
+    pieces, whole = (backbone.ask(slots, past, ok) for past in ((scene, text), torch.cat([scene.float(), text], 3)))
+    for ours, theirs in zip(pieces, whole, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_weights_that_are_not_there_are_named_with_their_recipe(tmp_path, monkeypatch):
     missing = tmp_path / "tiny_s_mikasa.safetensors"
     with pytest.raises(
