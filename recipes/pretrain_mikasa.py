@@ -54,11 +54,12 @@ class Args:
 
     scenes: int = 11_500
     looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
-    updates: int = 6_500  # in all
+    updates: int = 4_500  # in all
     frames: int = 64
     questions: int = 3  # in words, of each frame in the second stage
     lr_looks: float = 5e-3
     lr: float = 2e-3
+    half: bool = True  # the tower's products in bfloat16, which some processors are several times as fast at
     save: int = 100
     threads: int = 2
     seed: int = 0
@@ -92,7 +93,7 @@ class Answers(nn.Module):
         presence = F.binary_cross_entropy_with_logits(present[..., 0], there_BNK.float(), reduction="sum")
         distance = F.smooth_l1_loss(offset[there_BNK], offset_BNK2[there_BNK], beta=0.1)
         which = F.cross_entropy(shape[there_BNK], shape_BNK[there_BNK])
-        return presence / there_BNK.sum() + 8 * distance + 0.5 * which
+        return presence / there_BNK.sum() + 8 * distance + which
 
     def place_loss(self, understood_BND: Tensor, there_BNK: Tensor, way_BNK3: Tensor) -> Tensor:
         """Where what a token sees lies from the hand (units of SCALE)."""
@@ -271,7 +272,8 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
         if step < args.looks:
-            loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows)[:3])
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.half):
+                loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows)[:3])
         else:
             tokens = seen_once(backbone, data) if tokens is None else tokens
             loss = understanding(args, step, backbone, answers, tokens[rows], data, rows, rng)
@@ -287,7 +289,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
 
 @torch.no_grad()
 def seen_once(backbone: Tiny, data: dict) -> Tensor:
-    """Vision tokens of all scenes: in the second stage the tower rests."""
+    """Vision tokens of all scenes, as policies will see them: in the second stage the tower rests."""
     parts = np.array_split(np.arange(len(data["kinds"])), len(data["kinds"]) // 100)
     return torch.cat([see(backbone, data, rows, augment=False) for rows in track(parts, "looking", console=CONSOLE)])
 
