@@ -191,7 +191,7 @@ def looked(backbone: Tiny, data: dict) -> Tensor:
     parts = np.array_split(np.arange(len(data["kinds"])), max(1, len(data["kinds"]) // 100))
     made = []
     for rows in track(parts, "looking", console=CONSOLE):
-        seen = mikasa.see(backbone, data, rows, augment=False)
+        seen = mikasa.see(backbone, data, rows)
         made.append(backbone.scene_keys(seen, torch.from_numpy(data["proprio"][rows])).half())
     return torch.cat(made)
 

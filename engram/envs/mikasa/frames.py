@@ -27,7 +27,7 @@ BLUE = COLORS.index("blue")
 # twins; and at the end both targets.
 TWINS = 2 * [(shape, color) for shape in range(len(SHAPES) - 1) for color in range(9 if shape == 0 else 3)]
 KINDS = [*TWINS, (SHAPES.index("target"), COLORS.index("red")), (SHAPES.index("target"), COLORS.index("violet"))]
-OFTEN = np.array([0.3 / 9 * (shape == 0) + 0.5 / 27 * (color < 3) + 0.2 / 9 * (color == BLUE) for shape, color in TWINS])
+OFTEN = [0.3 / 9 * (shape == 0) + 0.5 / 27 * (color < 3) + 0.2 / 9 * (color == BLUE) for shape, color in TWINS]
 MOST = 12  # objects in a frame, a target beside them
 TABLE = ((-0.33, -0.33), (0.25, 0.33))  # metres: where objects lie, low and high corner
 APART = 0.055  # metres between two centres, at least
@@ -119,7 +119,7 @@ def _scene(env: Still, cameras: Cameras, rng: np.random.Generator, poses: np.nda
     pose = REST + rng.normal(0, 0.02, 9) * HELD if rng.random() < 0.3 else poses[rng.integers(len(poses))]
     env.agent.robot.set_qpos(torch.from_numpy(pose.astype(np.float32))[None])
     count = int(rng.integers(1, MOST + 1)) if rng.random() < 0.7 else int(rng.integers(1, 4))
-    chosen = rng.choice(len(TWINS), count, replace=False, p=OFTEN / OFTEN.sum()).tolist()
+    chosen = rng.choice(len(TWINS), count, replace=False, p=np.array(OFTEN) / sum(OFTEN)).tolist()
     near = motion.tcp(env)[:2] + rng.normal(0, 0.06, 2) * rng.random() if rng.random() < 0.65 else None
     spots = _spots(rng, count, near)
     if rng.random() < 0.35:  # a target lies under other things
