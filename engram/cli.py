@@ -110,6 +110,9 @@ class Eval:
     """Tick at which the intervention begins; default: when the choice does. Every episode must last longer."""
     replan: int | None = None
     """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
+    ensemble: float | None = None
+    """Weight of each older plan in what is played, relative to the next newer one, 0 to 1 (0: the newest plan alone);
+    default: as the checkpoint was made for."""
     lanes: int | None = None
     """Episodes played side by side; default 16, for MIKASA-Robo one for each worker (a simulator takes 1 GB)."""
     workers: int = 2
@@ -127,8 +130,8 @@ class Eval:
 
         summary = evaluate_checkpoint(
             self.checkpoint, self.task, range(self.seeds, self.seeds + self.episodes), self.out,
-            intervention=self.intervention, at=self.at, replan=self.replan, lanes=self.lanes, workers=self.workers,
-            videos=self.videos, attention=self.attention, knobs=_knobs(self.knobs),
+            intervention=self.intervention, at=self.at, replan=self.replan, ensemble=self.ensemble, lanes=self.lanes,
+            workers=self.workers, videos=self.videos, attention=self.attention, knobs=_knobs(self.knobs),
         )  # fmt: skip
         Console().print_json(json.dumps(summary))
 

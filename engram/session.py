@@ -45,7 +45,9 @@ class Session:
 
     carry     one row of the policy's carry, lasting keys only
     action    float32 (A,)    the action executed before the next observation (zeros at the first)
-    chunk     float32 (N, A)  the plan being played, None before the first
+    chunk     float32 (N, A)  the plan being played, None before the first; with `policy.ensemble` a weighted mean of
+              the plans for each tick
+    weight    float32 (N,)    summed weight of the plans in each action of the chunk, the newest one's being 1
     cursor    actions of the chunk that were played
     tick      control tick of the next observation
     drift     mean of 1 - cos over memory tokens between the last two ticks; None before the first tick and for a
@@ -55,6 +57,7 @@ class Session:
     carry: Carry
     action: Float[Tensor, "A"]
     chunk: Float[Tensor, "N A"] | None = None
+    weight: Float[Tensor, "N"] | None = None
     cursor: int = 0
     tick: int = 0
     state: State = State.FRESH
@@ -127,7 +130,8 @@ def step(
     plans, after = _observe_and_plan(policy, before, obs.to(device), first_B, due)
     moved, turned = _moved(before, after, len(sessions)), _listed(drift(before, after), len(sessions))
     rows = unstack(after) or [{} for _ in sessions]
-    stepped = tuple(_advance(session, rows[b], plans.get(b), moved[b], turned[b]) for b, session in enumerate(sessions))
+    played = [_planned(session, plans.get(b), policy.ensemble) for b, session in enumerate(sessions)]
+    stepped = tuple(_advance(session, rows[b], moved[b], turned[b]) for b, session in enumerate(played))
     return torch.stack([session.action for session in stepped]), stepped
 
 
@@ -179,20 +183,35 @@ def _observe_and_plan(
     return dict(zip(due, chunk.actions.float().cpu(), strict=True)), lasting(after)
 
 
-def _advance(session: Session, row: Carry, plan: Tensor | None, moved: bool, drift: float | None) -> Session:
-    """The session after this tick. Row and plan are copied: a resting session must not keep its whole batch alive."""
-    chunk, cursor = (session.chunk, session.cursor) if plan is None else (plan.clone(), 0)
+def _planned(session: Session, plan: Tensor | None, ensemble: float) -> Session:
+    """The session with a new plan, if there is one: a mean with what is left of older plans (arXiv 2304.13705, 4.2)."""
+    if plan is None:
+        return session
+    chunk, weight = plan.clone(), torch.ones(len(plan))
+    if ensemble and session.chunk is not None and session.weight is not None:
+        left, old = session.chunk[session.cursor :], ensemble * session.weight[session.cursor :]
+        weight[: len(left)] += old
+        chunk[: len(left)] += (old / weight[: len(left)])[:, None] * (left - chunk[: len(left)])
+    counters = replace(session.counters, plans=session.counters.plans + 1)
+    return replace(session, chunk=chunk, weight=weight, cursor=0, counters=counters)
+
+
+def _advance(session: Session, row: Carry, moved: bool, drift: float | None) -> Session:
+    """The session after this tick. The row is copied: a resting session must not keep its whole batch alive."""
+    chunk, cursor, count = session.chunk, session.cursor, session.counters
     assert chunk is not None
     assert cursor < len(chunk), "policy.replan must not exceed policy.chunk"
-    count = session.counters
-    counters = Counters(
+    counters = replace(
+        count,
         observations=count.observations + 1,
-        plans=count.plans + (plan is not None),
         writes=int(row[WRITES]) if WRITES in row else 0,
         moves=count.moves + moved,
     )
     row = {key: value.clone() for key, value in row.items()}
-    return Session(row, chunk[cursor], chunk, cursor + 1, session.tick + 1, State.RUNNING, counters, drift)
+    return replace(
+        session, carry=row, action=chunk[cursor], cursor=cursor + 1, tick=session.tick + 1, state=State.RUNNING,
+        counters=counters, drift=drift,
+    )  # fmt: skip
 
 
 def _require_frame(spec: Spec, frame: Mapping[str, np.ndarray], instruction: str) -> None:

@@ -46,6 +46,27 @@ def test_observes_every_tick_and_plans_when_the_chunk_is_played(replan, plans):
     assert counters.moves == 3  # the cue is shown for three ticks
 
 
+class Counting(BlindPolicy):
+    """Its plan at tick t is t, 10 + t, 20 + t, 30 + t."""
+
+    def act(self, carry):
+        plan_BN1 = carry["expert/phase"][..., None] - 1 + torch.tensor([0.0, 10.0, 20.0, 30.0])[None, :, None]
+        return Chunk(plan_BN1.expand(-1, -1, self.spec.action_dim).clone()), carry
+
+
+@pytest.mark.parametrize(("replan", "ensemble"), [(1, 0.5), (2, 0.5), (3, 0.25), (1, 0.0), (4, 1.0)])
+def test_what_is_played_is_the_weighted_mean_of_all_plans_that_reach_as_far(replan, ensemble):
+    policy = Counting(replan)
+    policy.ensemble = ensemble
+    session = start(policy)
+    for tick, frame in enumerate(frames_of(0, 9)):
+        action_BA, (session,) = advance(policy, [session], [frame])
+        made = [t for t in range(tick - tick % replan, -1, -replan) if tick - t < policy.chunk]
+        weights = [ensemble**age for age in range(len(made))]
+        expected = sum(w * (10 * (tick - t) + t) for w, t in zip(weights, made, strict=True)) / sum(weights)
+        torch.testing.assert_close(action_BA, torch.full((1, policy.spec.action_dim), expected))
+
+
 def test_a_policy_without_memory_writes_nothing_and_has_no_drift():
     session = played(BlindPolicy(), seed=0, ticks=6)
     assert (session.counters.writes, session.counters.moves, session.drift) == (0, 0, None)
@@ -100,9 +121,9 @@ def test_interleaving_catches_state_on_the_policy_and_between_rows(mutant):
 
 DESIGNS = {
     "memoryless": Design(m=0, chunk=4, replan=2),
-    "mu_vla": Design(chunk=4, replan=3),
+    "mu_vla": Design(chunk=4, replan=3, ensemble=0.5),
     "mu_vla full ema": Design(mask="full", rule=0.1, initial_std=0.02),
-    "first frame": Design(memory="first-frame", replan=2),
+    "first frame": Design(memory="first-frame", replan=2, ensemble=0.6),
     "last frames": Design(memory="last-frames", frames=3),
 }
 

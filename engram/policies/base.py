@@ -28,13 +28,15 @@ def counted(before: Carry, memory: Carry, mask_B: Bool[Tensor, "B"]) -> Carry:
 class Policy(nn.Module, abc.ABC):
     """A robot policy whose memory is a value. Nothing of an episode ever lives on the module.
 
-    spec    what it observes and what it commands
-    chunk   actions planned at once; replan: ticks between two plans in deployment, 1..chunk
+    spec      what it observes and what it commands
+    chunk     actions planned at once; replan: ticks between two plans in deployment, 1..chunk
+    ensemble  weight of each older plan in what is played, relative to the next newer one; 0 to 1
     """
 
     spec: Spec
     chunk: int
     replan: int
+    ensemble: float = 0.0
 
     @abc.abstractmethod
     def init(self, batch: int) -> Carry:

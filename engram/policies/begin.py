@@ -17,7 +17,8 @@ from engram.types import Spec
 
 ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
-FREE = ("trained", "tbptt", "replan", "loss")  # of a design: what a training may change that goes on from a checkpoint
+# Of a design: what a training may change that goes on from a checkpoint.
+FREE = ("trained", "tbptt", "replan", "ensemble", "loss")
 
 
 def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | Before:

@@ -21,6 +21,12 @@ def build(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None 
     """
     if design.notes and backbone is not None and backbone.notes is None:
         raise ValueError("notes: expected weights that know them (MIKASA-Robo's), found others; use --design.no-notes")
+    policy = _assembled(design, spec, action, backbone)
+    policy.ensemble = design.ensemble
+    return policy
+
+
+def _assembled(design: Design, spec: Spec, action: Normaliser, backbone: Tiny | None) -> Through | Before:
     if backbone is None:
         backbone = Tiny(len(spec.cameras), spec.proprio_dim, **SIZES[design.size], side=spec.height)
     notes, backbone.notes = backbone.notes, None  # what a policy takes over of them is its memory's

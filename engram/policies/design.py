@@ -45,6 +45,9 @@ class Design:
     """Actions planned at once."""
     replan: int = 1
     """Ticks between plans in deployment; 1 plans anew at every tick."""
+    ensemble: float = 0.0
+    """Weight of a plan in what is played, relative to the next newer one that still reaches as far; 0 plays the newest
+    plan alone (temporal ensembling, arXiv 2304.13705)."""
     loss: Literal["huber", "l1", "l2"] = "huber"
     """Loss of the action expert; l1 is the paper's."""
     size: Literal["s", "m", "l"] = "s"
@@ -62,6 +65,7 @@ class Design:
         require("frames", self.frames, self.frames >= 2, "at least 2, the present one included")
         require("chunk", self.chunk, self.chunk >= 1, "at least 1 action")
         require("replan", self.replan, 1 <= self.replan <= self.chunk, f"1 to {self.chunk} ticks (the chunk)")
+        require("ensemble", self.ensemble, 0 <= self.ensemble <= 1, "a weight from 0 to 1")
 
     def _as_noted(self) -> bool:
         """Whether memory is of the kind that backbones are pretrained to take notes with."""

@@ -35,6 +35,7 @@ def evaluate_checkpoint(
     intervention: str = "none",
     at: int | None = None,
     replan: int | None = None,
+    ensemble: float | None = None,
     lanes: int | None = None,
     workers: int = 2,
     videos: int = 0,
@@ -54,12 +55,14 @@ def evaluate_checkpoint(
     name, for donors of another policy or other knobs, and for a policy that cannot be looked into.
     """
     lanes = usual_lanes(task, workers) if lanes is None else lanes
-    policy, change = _load(folder, replan), _change(intervention, at)
+    policy, change = _load(folder, replan, ensemble), _change(intervention, at)
     name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
     require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played
     if intervention == "swap" and len(seeds) < 2:
         raise ValueError(f"swap: expected 2 or more episodes, found {len(seeds)}; ask for more, one is another's donor")
-    out = out or folder.parent / "eval" / _file(task, name, change, knobs, replan, min(seeds))
+    out = out or folder.parent / "eval" / _file(
+        task, name, change, {**knobs, "replan": replan, "ensemble": ensemble}, min(seeds)
+    )
     _require_looks(policy, change, attention)
     if not out.exists():
         _forget_looks(out)
@@ -111,12 +114,16 @@ def _require_donors_of(policy: Policy, knobs: dict, donors: Path) -> None:
             raise ValueError(f"donors {donors}: expected {key} {asked}, found {made[key]}; {do}")
 
 
-def _load(folder: Path, replan: int | None) -> Policy:
+def _load(folder: Path, replan: int | None, ensemble: float | None) -> Policy:
     policy, _ = checkpoint.load(folder)
     if replan is not None:
         if not 1 <= replan <= policy.chunk:
             raise ValueError(f"replan: expected 1 to {policy.chunk} ticks (the chunk), found {replan}")
         policy.replan = replan
+    if ensemble is not None:
+        if not 0 <= ensemble <= 1:
+            raise ValueError(f"ensemble: expected a weight from 0 to 1, found {ensemble}")
+        policy.ensemble = ensemble
     return policy
 
 
@@ -132,10 +139,8 @@ def _change(name: str, at: int | None) -> Intervention | None:
     return None
 
 
-def _file(
-    task: str, name: str, change: Intervention | None, knobs: dict[str, object], replan: int | None, first: int
-) -> str:
+def _file(task: str, name: str, change: Intervention | None, marks: dict[str, object], first: int) -> str:
     """The default name: other settings and other first seeds get a file of their own, more episodes do not."""
-    marks = {**knobs, "replan": replan, "seeds": None if first == TEST else first}
+    marks = {**marks, "seeds": None if first == TEST else first}
     given = "".join(f"-{key}={value}" for key, value in sorted(marks.items()) if value is not None).replace(" ", "")
     return f"{task.replace('/', '-')}-{name}-{'none' if change is None else change.label}{given}.jsonl"

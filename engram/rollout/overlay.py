@@ -125,6 +125,7 @@ class _Watched(Policy):
     def __init__(self, inner: Through):
         super().__init__()
         self.inner, self.spec, self.chunk, self.replan = inner, inner.spec, inner.chunk, inner.replan
+        self.ensemble = inner.ensemble
         self.seen: list[Glance] = []
         self.train(inner.training)
 

@@ -30,7 +30,7 @@ def fingerprint(policy: Policy) -> str:
 
     A module that behaves by more than its tensors and parts says so when printed (`extra_repr`).
     """
-    digest = hashlib.sha256(f"{policy} {policy.spec} {policy.replan}".encode())
+    digest = hashlib.sha256(f"{policy} {policy.spec} {policy.replan} {policy.ensemble}".encode())
     for name, value in sorted(policy.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
