@@ -286,7 +286,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 a result that disagrees with itself or a bar that was missed, 2 wrong input, 130 stopped.
     """
-    command = tyro.cli(Command, args=arguments, prog="engram", description=ABOUT)
+    try:
+        command = tyro.cli(Command, args=arguments, prog="engram", description=ABOUT)
+    except BrokenPipeError:  # `engram train --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     try:
         command.run()
     except ModuleNotFoundError:

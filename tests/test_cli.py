@@ -208,6 +208,11 @@ class TestCheckpoint:
         said = refused("eval", policy, "--task", "recall-color-3", "--replan", replan)
         assert said == f"replan: expected 1 to 4 ticks (the chunk), found {replan}"
 
+    @pytest.mark.parametrize("ensemble", [-0.1, 1.5])
+    def test_ensemble(self, refused, policy, ensemble):
+        said = refused("eval", policy, "--task", "recall-color-3", f"--ensemble={ensemble}")
+        assert said == f"ensemble: expected a weight from 0 to 1, found {ensemble}"
+
 
 def test_an_evaluation_from_checkpoint_to_summary(policy, tmp_path, capsys):
     """A swap of two short episodes, which plays its donors first; said again, it plays nothing again."""
@@ -694,3 +699,11 @@ def test_the_command_itself(tmp_path, arguments, expected):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.match(expected, sentence(done.stderr))
     assert not list(tmp_path.iterdir())
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error():
+    program = [sys.executable, "-c", "from engram.cli import main; main(['train', '--help'])"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == 0
