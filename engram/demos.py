@@ -85,13 +85,14 @@ def collect(
     return Collected(kept, dropped, frames)
 
 
-def play(env: gymnasium.Env, act: Expert, seed: int, noise: float) -> dict[str, Any] | None:
-    """One episode of the expert `act`, or None if it failed.
+def play(env: gymnasium.Env, act: Expert, seed: int, noise: float, pushed: int = 8) -> dict[str, Any] | None:
+    """One episode of the expert `act`, of whose actions the first `pushed` may be disturbed; None if it failed.
 
     Arrays by tick: `image.CAMERA` uint8 (T, H, W, 3), `state` float32 (T, P), `action` and `previous_action` float32
     (T, A); and `task`, the instruction. The observation after the last action is not part of it: nothing is done there.
     """
-    disturb = Noise(np.random.default_rng([seed, 1]), noise)  # not the environment's own draws, whatever those are
+    draws = np.random.default_rng([seed, 1])  # not the environment's own, whatever those are
+    disturb = Noise(draws, noise, ticks=pushed)
     observation, info = env.reset(seed=seed)
     executed = np.zeros(env.action_space.shape or (), np.float32)
     rows: list[dict[str, np.ndarray]] = []
@@ -175,7 +176,7 @@ def _play(
             pool.shutdown(cancel_futures=True)
 
 
-_worker: tuple[gymnasium.Env, Expert, float, Path]  # of a worker process, kept between episodes: its own simulator
+_worker: tuple[gymnasium.Env, Expert, float, int, Path]  # of a worker process, kept between episodes: its own simulator
 
 
 def _enter(task: str, knobs: dict, noise: float, shards: Path) -> None:
@@ -184,7 +185,7 @@ def _enter(task: str, knobs: dict, noise: float, shards: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     env = envs.make(task, **knobs)
     atexit.register(env.close)  # rendering contexts must go before the interpreter does
-    _worker = (env, envs.expert(task), noise, shards)
+    _worker = (env, envs.expert(task), noise, envs.pushed_ticks(task), shards)
 
 
 def _end_with_parent() -> None:
@@ -197,11 +198,11 @@ def _end_with_parent() -> None:
 
 def _episode(seed: int) -> Path | None:
     """Play one seed, or find it played: its file, or None if the expert failed."""
-    env, act, noise, shards = _worker
+    env, act, noise, pushed, shards = _worker
     path, failed = shards / f"{seed}.npz", shards / f"{seed}.failed"
     if path.exists() or failed.exists():
         return path if path.exists() else None
-    episode = play(env, act, seed, noise)
+    episode = play(env, act, seed, noise, pushed)
     if episode is None:
         failed.touch()
         return None

@@ -92,7 +92,9 @@ def measure(args: Args, task: str, noise: float) -> None:
 
 def episode(env, task: str, seed: int, noise: float) -> tuple[bool, int]:
     """Whether the expert succeeds, and after how many ticks it is over."""
-    act, disturb = envs.expert(f"mikasa/{task}"), Noise(np.random.default_rng([seed, 1]), noise)
+    task = f"mikasa/{task}"
+    act, draws = envs.expert(task), np.random.default_rng([seed, 1])
+    disturb = Noise(draws, noise, ticks=envs.pushed_ticks(task))
     _, info = env.reset(seed=seed)
     over = False
     while not over:

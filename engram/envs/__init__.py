@@ -32,6 +32,12 @@ def usual_lanes(name: str, workers: int) -> int:
     return max(1, workers) if name.startswith(MIKASA) else 16
 
 
+def pushed_ticks(name: str) -> int:
+    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest; where it need
+    not and there is time (60 ticks), half an episode's, so that the way back is seen while something is carried, too."""
+    return 30 if name.startswith((MIKASA + "TakeItBack", MIKASA + "InterceptS", MIKASA + "InterceptM")) else 8
+
+
 def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:
     """What plays a task: from its environment to an action, float32 (A,). Privileged: it knows the answer."""
     if name.startswith(MIKASA):

@@ -6,7 +6,7 @@ import numpy as np
 class Noise:
     """Coloured noise in bursts for demonstrations: the hand is pushed off its path now and then and has to recover.
 
-    The pushes end after the first `ticks` actions, so that episodes end soon after.
+    The pushes end after the first `ticks` actions, so that episodes end soon after (`envs.pushed_ticks`).
     """
 
     def __init__(self, rng: np.random.Generator, scale: float, keep: float = 0.7, share: float = 0.35, ticks: int = 8):
