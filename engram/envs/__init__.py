@@ -33,9 +33,9 @@ def usual_lanes(name: str, workers: int) -> int:
 
 
 def pushed_ticks(name: str) -> int:
-    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest; where it need
-    not and there is time (60 ticks), half an episode's, so that the way back is seen while something is carried, too."""
-    return 30 if name.startswith((MIKASA + "TakeItBack", MIKASA + "InterceptS", MIKASA + "InterceptM")) else 8
+    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest. Where it need
+    not, and there is time (60 ticks), half an episode's: the way back is seen while something is carried, too."""
+    return 30 if name in (f"{MIKASA}TakeItBack", f"{MIKASA}InterceptSlow", f"{MIKASA}InterceptMedium") else 8
 
 
 def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:
