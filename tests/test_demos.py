@@ -14,7 +14,8 @@ from engram.data.lerobot import Dataset
 from engram.data.seeds import DEMOS
 from engram.data.writer import Writer
 from engram.demos import Collected, collect, play, spec_of
-from engram.envs import tabletop
+from engram.envs import pushed_ticks, tabletop
+from engram.envs.noise import Noise
 from engram.envs.tabletop.expert import expert_action
 
 # not importorskip: MuJoCo must be imported by the environment, which chooses how it renders first
@@ -51,6 +52,22 @@ def test_a_demonstration_is_what_the_expert_wanted(root):
     inside = np.setdiff1d(np.arange(1, data.frames), data.starts)
     assert (data.previous_action[inside] != data.action[inside - 1]).any()  # executed is not wanted: noise
     assert np.abs(data.previous_action).max() <= 1
+
+
+def strayed(pushed: int) -> np.ndarray:
+    """Which of 60 equal actions, disturbed in a hundred runs, was executed as another one in any."""
+    wanted = np.full(7, 0.1, np.float32)
+    runs = [Noise(np.random.default_rng(seed), 0.3, ticks=pushed) for seed in range(100)]
+    return np.array([any([(noise(wanted) != wanted).any() for noise in runs]) for _ in range(60)])
+
+
+PUSHED = [("recall-color-3", 8), ("mikasa/RememberColor5", 8), ("mikasa/TakeItBack", 30)]
+
+
+@pytest.mark.parametrize(("task", "pushed"), PUSHED)
+def test_noise_ends_where_the_hand_must_come_to_rest(task, pushed):
+    assert pushed_ticks(task) == pushed
+    assert np.flatnonzero(strayed(pushed)).max() == pushed - 1
 
 
 def test_where_they_come_from_is_written_down(root):
