@@ -23,9 +23,9 @@ STUDY = Study(
     tasks=TASKS,
     tested=TASKS,
     arms={
-        "muVLA": Arm(Design(m=8, notes=True, ensemble=0.6), SETTINGS),
-        "memoryless": Arm(Design(m=0, ensemble=0.6), SETTINGS),
-        "first frame": Arm(Design(memory="first-frame", ensemble=0.6), SETTINGS),
+        "muVLA": Arm(Design(m=8, notes=True), SETTINGS),
+        "memoryless": Arm(Design(m=0), SETTINGS),
+        "first frame": Arm(Design(memory="first-frame"), SETTINGS),
     },
     seeds=(0,),
     demos=250,
