@@ -184,7 +184,10 @@ def _observe_and_plan(
 
 
 def _planned(session: Session, plan: Tensor | None, ensemble: float) -> Session:
-    """The session with a new plan, if there is one: a mean with what is left of older plans (arXiv 2304.13705, 4.2)."""
+    """The session with a new plan, if there is one: a mean with what is left of older plans.
+
+    Temporal ensembling as in arXiv 2304.13705, IV-A, but that the newest plan weighs most, there the oldest.
+    """
     if plan is None:
         return session
     chunk, weight = plan.clone(), torch.ones(len(plan))

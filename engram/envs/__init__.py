@@ -33,8 +33,8 @@ def usual_lanes(name: str, workers: int) -> int:
 
 
 def pushed_ticks(name: str) -> int:
-    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest. Where it need
-    not, and there is time (60 ticks), half an episode's: the way back is seen while something is carried, too."""
+    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest. In tasks of 60
+    ticks for which it was tried (dev/LOG.md, 2026-11-28), half an episode's: carrying, too, shows the way back."""
     return 30 if name in (f"{MIKASA}TakeItBack", f"{MIKASA}InterceptSlow", f"{MIKASA}InterceptMedium") else 8
 
 

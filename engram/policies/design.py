@@ -47,7 +47,7 @@ class Design:
     """Ticks between plans in deployment; 1 plans anew at every tick."""
     ensemble: float = 0.0
     """Weight of a plan in what is played, relative to the next newer one that still reaches as far; 0 plays the newest
-    plan alone (temporal ensembling, arXiv 2304.13705)."""
+    plan alone (temporal ensembling, arXiv 2304.13705, where the oldest weighs most)."""
     loss: Literal["huber", "l1", "l2"] = "huber"
     """Loss of the action expert; l1 is the paper's."""
     size: Literal["s", "m", "l"] = "s"
