@@ -37,6 +37,8 @@ class Settings:
     """Updates between two lines of metrics."""
     workers: int = 0
     """Loader processes; the batches do not depend on it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: on the GPU if there is one."""
     tensorboard: bool = True
     """Show metrics in OUT/tensorboard too, if TensorBoard is installed."""
 
@@ -55,7 +57,8 @@ class Settings:
 
     def identity(self) -> dict:
         """What decides the weights: all but how the work is done and shown."""
-        return {name: value for name, value in asdict(self).items() if name != "tensorboard"} | {"workers": 0}
+        shown = ("tensorboard", "device")
+        return {name: value for name, value in asdict(self).items() if name not in shown} | {"workers": 0}
 
 
 def require_choices(options: Any) -> None:

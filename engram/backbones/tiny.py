@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +54,53 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 class VisionTower(nn.Module):
     """Strided convolutions: (B,3,H,W) in [-1,1] to a grid of tokens (B,G*G,D), G = 4, or 8 from 128 pixels a side on.
 
-    The first one brings any picture to 32 cells a side, the larger ones by a larger stride and to more channels; each
-    of the others halves that.
+    The first one brings any picture to 32 cells a side, the larger ones by a larger stride; each of the others halves
+    that. Larger pictures show small things: their tower is wider, and looks again at each resolution (decision 0008).
     """
 
     def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
-        self.grid, stem = 8 if side >= 128 else 4, max(2, side // 32)
-        halvings = 3 if self.grid == 4 else 2
-        sizes = [3, *(count * stem // 2 for count in channels[:halvings]), width]
-        steps: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-            stride = 2 if steps else stem
-            conv = nn.Conv2d(before, after, 3 * stride // 2, stride, max(1, stride // 4))
-            steps += [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
-        self.body = nn.Sequential(*steps[:-1])
+        self.grid = 8 if side >= 128 else 4
+        self.body = nn.Sequential(*(_wide(width, channels, side // 32) if self.grid == 8 else _plain(width, channels)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Tokens in row-major order of the grid."""
         grid = self.body(x_BCHW.contiguous(memory_format=torch.channels_last))
         return nn.functional.adaptive_avg_pool2d(grid, self.grid).flatten(2).transpose(1, 2)
+
+
+class Again(nn.Module):
+    """x + f(x), f a convolution over the neighbours: more is told from what is there already."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(channels, channels, 3, 1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.body(x_BCHW)
+
+
+def _plain(width: int, channels: Sequence[int]) -> list[nn.Module]:
+    """Four convolutions, each of which halves the picture."""
+    sizes = [3, *channels, width]
+    return [step for before, after in pairwise(sizes) for step in _convolution(before, after, 3, 2)][:-1]
+
+
+def _wide(width: int, channels: Sequence[int], stem: int) -> list[nn.Module]:
+    """B."""
+    zero, first, second = 2 * channels[0], 4 * channels[0], 3 * channels[1]
+    return [
+        *_convolution(3, zero, 4, 2),
+        *_convolution(zero, first, 3, 2), Again(first),
+        *_convolution(first, second, 3, 2), Again(second),
+        *_convolution(second, width, 3, 2), Again(width),
+        nn.GroupNorm(max(1, width // 16), width),
+    ]  # fmt: skip
+
+
+def _convolution(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(before, after, size, stride, padding=max(1, (size - stride + 1) // 2))
+    return [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
 
 
 class Tiny(nn.Module):
