@@ -57,15 +57,15 @@ from engram.train import keep_pages
 class Args:
     """Settings; the defaults make what the weights that ship went on from."""
 
-    scenes: int = 21_500
-    looks: int = 6_000  # updates in which the vision tower learns, from the dense answer alone
-    updates: int = 12_000  # in all
+    scenes: int = 18_500
+    looks: int = 4_000  # updates in which the vision tower learns, from the dense answer alone
+    updates: int = 8_000  # in all
     frames: int = 256
     questions: int = 3  # in words, of each frame in the second stage
     lr_looks: float = 5e-3
     lr: float = 2e-3
     half: bool = True  # the tower's products in bfloat16, which some processors are several times as fast at
-    save: int = 500
+    save: int = 100
     threads: int = 2
     workers: int = max(0, (os.cpu_count() or 1) // 4 - 1)  # processes that make up questions
     seed: int = 0

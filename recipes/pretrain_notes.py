@@ -59,10 +59,10 @@ class Args:
 
     start: Path = Path("runs/pretrain_mikasa")
     """Folder of the first two stages: their scenes and their state."""
-    updates: int = 4_000
+    updates: int = 2_400
     frames: int = 256
     lr: float = 2e-3
-    save: int = 500
+    save: int = 100
     threads: int = 2
     workers: int = max(0, (os.cpu_count() or 1) // 4 - 1)
     """Processes that make up lessons."""

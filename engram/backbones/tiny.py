@@ -54,14 +54,13 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 class VisionTower(nn.Module):
     """Strided convolutions: (B,3,H,W) in [-1,1] to a grid of tokens (B,G*G,D), G = 4, or 8 from 128 pixels a side on.
 
-    The first one brings any picture to 32 cells a side, the larger ones by a larger stride; each of the others halves
-    that. Larger pictures show small things: their tower is wider, and looks again at each resolution (decision 0008).
+    Larger pictures show small things: their tower is wider, and looks again at each resolution (decision 0008).
     """
 
     def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
         self.grid = 8 if side >= 128 else 4
-        self.body = nn.Sequential(*(_wide(width, channels, side // 32) if self.grid == 8 else _plain(width, channels)))
+        self.body = nn.Sequential(*(_deep(width, channels, side // 64) if self.grid == 8 else _plain(width, channels)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Tokens in row-major order of the grid."""
@@ -86,16 +85,13 @@ def _plain(width: int, channels: Sequence[int]) -> list[nn.Module]:
     return [step for before, after in pairwise(sizes) for step in _convolution(before, after, 3, 2)][:-1]
 
 
-def _wide(width: int, channels: Sequence[int], stem: int) -> list[nn.Module]:
-    """B."""
-    zero, first, second = 2 * channels[0], 4 * channels[0], 3 * channels[1]
-    return [
-        *_convolution(3, zero, 4, 2),
-        *_convolution(zero, first, 3, 2), Again(first),
-        *_convolution(first, second, 3, 2), Again(second),
-        *_convolution(second, width, 3, 2), Again(width),
-        nn.GroupNorm(max(1, width // 16), width),
-    ]  # fmt: skip
+def _deep(width: int, channels: Sequence[int], stride: int) -> list[nn.Module]:
+    """A convolution to 64 cells a side and three that halve that, with a second look after each of the three."""
+    sizes = [2 * channels[0], 4 * channels[0], 3 * channels[1], width]
+    steps = _convolution(3, sizes[0], 2 * stride, stride)
+    for before, after in pairwise(sizes):
+        steps += [*_convolution(before, after, 3, 2), Again(after)]
+    return [*steps, nn.GroupNorm(max(1, width // 16), width)]
 
 
 def _convolution(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
