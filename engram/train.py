@@ -58,9 +58,10 @@ CALIBRATION_WINDOWS, CALIBRATION_EPISODES = 8, 64  # at least so many, to centre
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
     """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
     require_whole_windows(design, settings)
+    where = device.found(settings.device)
     about = data.identity()
     refuse_other(out, identity(design, settings, about))  # before minutes of decoding
-    policy = new_policy(data, design, settings).to(device.found(settings.device))
+    policy = new_policy(data, design, settings).to(where)
     windows = make_windows(data, policy, settings, quiet)
     measured = design.notes or settings.start not in ("pretrained", "scratch")
     if isinstance(policy, Through) and policy.memory is not None and design.standardise and not measured:
