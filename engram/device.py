@@ -1,11 +1,11 @@
-"""Where tensors are computed with: the GPU where there is one, unless told otherwise."""
+"""Where tensors are computed: on the GPU where there is one, unless told otherwise."""
 
 from typing import Literal
 
 import torch
 
 Name = Literal["auto", "cpu", "cuda"]
-SPARE = 0.7  # of the GPU's free memory that features may take
+SHARE = 0.7  # of the GPU's free memory that features may take
 
 
 def found(name: Name) -> torch.device:
@@ -21,4 +21,4 @@ def found(name: Name) -> torch.device:
 
 def holds(device: torch.device, size: int) -> bool:
     """Whether so many bytes that stay for long fit onto a GPU, with room for work beside them; onto a CPU always."""
-    return device.type == "cpu" or size < SPARE * torch.cuda.mem_get_info(device)[0]
+    return device.type == "cpu" or size < SHARE * torch.cuda.mem_get_info(device)[0]

@@ -201,7 +201,7 @@ class Run:
         before = json.loads(path.read_text())["sittings"] if self.step and path.exists() else []
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
         asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
-        done_on = {"device": self.policy.device.type, "threads": torch.get_num_threads()}
+        done_on = {"device": self.policy.device.type, **provenance.gpu(), "threads": torch.get_num_threads()}
         sitting = {"from_update": self.step, **done_on, **code}
         config = asked | {"sittings": [*before, sitting]}
         replace_text(path, json.dumps(config, indent=1) + "\n")

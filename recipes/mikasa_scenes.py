@@ -4,7 +4,6 @@ Legend: F frames, C cameras, N objects at most in a frame, G cells (tokens) a si
 """
 
 import io
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -19,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from engram import provenance
 from engram.data.seeds import PRETRAIN
 
 # Shapes and colours as engram/envs/mikasa/frames.py numbers them, which loads the simulator: training needs none.
@@ -31,7 +31,7 @@ CAMERAS = ("base", "wrist")
 GRID, CELL = 8, 16  # cells (tokens) a side of a picture, pixels a side of a cell
 TOKENS = len(CAMERAS) * GRID**2
 HELD, SHARD = 500, 500  # frames held out; frames of a shard
-QUALITY = 90  # of the JPEG pictures that are kept: a twelfth of the size, off by 3 levels of 255
+QUALITY = 90  # of the JPEG pictures that are kept: a fifth of the size, off by 3 levels of 255 on average
 
 
 class Scenes(NamedTuple):
@@ -59,20 +59,21 @@ class Scenes(NamedTuple):
         """From the hand to each object, units of SCALE, (F, N, 3)."""
         return (self.positions - self.proprio[:, None, :3]) / SCALE
 
-    def to(self, device: str) -> "Scenes":
+    def to(self, device: torch.device | str) -> "Scenes":
         """As tensors there."""
         return Scenes(*(torch.from_numpy(part).to(device) for part in self))
 
 
 def load(folder: Path, count: int) -> Scenes:
-    """Random scenes (arrays), rendered by two processes into shards that a second call finds."""
+    """Random scenes (arrays), `count` and those that `split` holds out, rendered by two processes into shards that a
+    second call finds. ValueError for a file that is no shard."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:04d}.npz" for i in range(count // SHARD + 1)]
     missing = [(path, PRETRAIN + i) for i, path in enumerate(paths) if not path.exists()]
     if missing:
         with ProcessPoolExecutor(2, get_context("spawn")) as pool:
             list(track(pool.map(make_shard, missing), "scenes", total=len(missing), console=CONSOLE))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(provenance.cores()) as pool:
         shards = list(pool.map(read_shard, paths))
     return Scenes(*(np.concatenate(parts) for parts in zip(*shards, strict=True)))
 
@@ -105,6 +106,9 @@ def jpeg(picture: np.ndarray) -> bytes:
 def read_shard(path: Path) -> Scenes:
     """What `write_shard` wrote."""
     with np.load(path) as shard:
+        if "jpegs" not in shard:
+            found = ", ".join(shard)
+            raise ValueError(f"{path}: expected pictures as JPEG files (jpegs, ends), found {found}; delete it")
         files = np.split(shard["jpegs"], shard["ends"][:-1])
         pictures = np.stack([np.asarray(Image.open(io.BytesIO(file.tobytes()))) for file in files])
         both = pictures.reshape(len(CAMERAS), -1, *pictures.shape[1:]).swapaxes(0, 1)
@@ -136,11 +140,11 @@ def _moved(pictures: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     column, row = (torch.arange(side, device=device) - shift).clamp(0, side - 1)
     column = torch.where(mirrored, side - 1 - column, column)
     gain = torch.empty(frames, 1, 1, 1, device=device).uniform_(0.9, 1.1)
-    noise = 2 * torch.randn(pictures.shape[1:], device=device)
+    noise = 2 * torch.randn(pictures.shape, device=device)
     frame = torch.arange(frames, device=device)[:, None, None]
     moved = pictures[frame, row[:, :, None], column[:, None]] * gain + noise
     x = torch.where(mirrored, side - pixels[..., 0], pixels[..., 0])
-    return moved.clamp(0, 255).to(torch.uint8), torch.stack([x, pixels[..., 1]], -1) + shift.permute(1, 2, 0)
+    return moved.round().clamp(0, 255).to(torch.uint8), torch.stack([x, pixels[..., 1]], -1) + shift.permute(1, 2, 0)
 
 
 def tokens_of(pixels: np.ndarray) -> np.ndarray:
@@ -197,7 +201,9 @@ def questions(part: Scenes, count: int, rng: np.random.Generator) -> tuple[list[
 def draws(draw: Callable[[int, np.random.Generator], Any], seed: int, updates: range, workers: int) -> Iterable[Any]:
     """`draw` for each update, with a generator seeded by its number, so that a resumed run goes on as it would; ahead
     of time in so many processes, if any."""
-    return DataLoader(_Draws(draw, seed), None, sampler=updates, num_workers=workers, collate_fn=_as_it_is)
+    how = "fork" if workers else None  # what is drawn from is large and need not be pickled
+    options: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": how, "collate_fn": _as_it_is}
+    return DataLoader(_Draws(draw, seed), None, sampler=updates, **options)
 
 
 class _Draws(Dataset):

@@ -17,7 +17,6 @@ Legend: B frames, C cameras, G cells a side of a picture (tokens), K colours, S 
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ class Args:
     half: bool = True  # the tower's products in bfloat16, which some processors are several times as fast at
     save: int = 100
     threads: int = 2
-    workers: int = max(0, (os.cpu_count() or 1) // 4 - 1)  # processes that make up questions
+    workers: int = max(0, provenance.cores() // 4 - 1)  # processes that make up questions
     seed: int = 0
     out: Path = Path("runs/pretrain_mikasa")
 
@@ -162,12 +161,17 @@ def cells(part: Scenes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     frame, camera, item = shown.nonzero(as_tuple=True)
     xy, kind = part.pixels[frame, camera, item] / CELL, part.kinds[frame, item]
     column, row = xy.long().unbind(1)
-    where = (frame, camera * GRID**2 + row * GRID + column, kind % len(COLORS))
-    there = torch.zeros(len(part.kinds), TOKENS, len(COLORS), dtype=torch.bool, device=xy.device)
-    offset, form = xy.new_zeros(*there.shape, 2), torch.zeros_like(there, dtype=torch.long)
+    token = camera * GRID**2 + row * GRID + column
+    # Of two of one colour in one cell the later counts; written at once, a GPU might take parts of both.
+    where = (frame * TOKENS + token) * len(COLORS) + kind % len(COLORS)
+    last = where.new_full((len(part.kinds) * TOKENS * len(COLORS),), -1)
+    last = last.scatter_reduce(0, where, torch.arange(len(where), device=where.device), "amax")
+    last = last.view(-1, TOKENS, len(COLORS))
+    there, chosen = last >= 0, last[last >= 0]
+    offset, form = xy.new_zeros(*there.shape, 2), torch.zeros_like(last)
     ways = xy.new_zeros(*there.shape, 3)
-    there[where], offset[where] = True, xy - xy.floor() - 0.5
-    form[where], ways[where] = kind // len(COLORS), part.ways[frame, item]
+    offset[there], form[there] = (xy - xy.floor() - 0.5)[chosen], (kind // len(COLORS))[chosen]
+    ways[there] = part.ways[frame, item][chosen]
     return there, offset, form, ways
 
 
@@ -186,8 +190,8 @@ def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
 def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, facts: Scenes, held: Scenes) -> None:
     """The loop over both stages."""
     began, device, tokens = time.time(), backbone.place.device, None
-    data = facts.to(device)
-    names = facts._replace(pictures=facts.kinds)  # all that questions are made of
+    data, names = facts.to(device), facts._replace(pictures=facts.kinds)  # all that questions are made of
+    labels = data._replace(pictures=data.kinds)
 
     def draw(step: int, rng: np.random.Generator) -> tuple:
         rows = rng.integers(len(facts.kinds), size=args.frames)
@@ -206,7 +210,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
         else:
             tokens = seen_once(backbone, data) if tokens is None else tokens
             told = drawn[1], torch.from_numpy(drawn[2]).to(device)
-            loss = understanding(step, backbone, answers, tokens[rows].float(), data.rows(rows), *told)
+            loss = understanding(step, backbone, answers, tokens[rows].float(), labels.rows(rows), *told)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 3.0)
         optimizer.step()
@@ -337,7 +341,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // SHARD} (one per {SHARD}), training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
-        "device": backbone.place.device.type,
+        "device": {"type": backbone.place.device.type, **provenance.gpu()},
     }
     publish(args.out / MIKASA.name, backbone, about)
 

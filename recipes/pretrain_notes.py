@@ -3,10 +3,11 @@
 The papers' backbones are language models: that a token carries what was read earlier, and that later tokens act on it,
 they bring along. The first two stages (recipes/pretrain_mikasa.py) teach to see and to read words; here the slot
 stream learns to think in steps about one and the same frame (decision 0009). First it is told something ("the red
-cross"), or is shown one of two like objects with all others covered, or asked what lies at one side. It takes a note
-of that, and keeps it over some steps in which it is told nothing, or shown nothing. Then a slot that may look at the
-notes says what was noted, and touches what it was told, or the object like the one it saw, which is covered now; or it
-says where that was, with the frame gone.
+cross"), or shown one of two like objects while the tokens of all others are covered, or asked what lies at one side, or
+told nothing that matters, and then it is about what lies nearest to the hand. It takes a note of that, and keeps it
+over some steps in which it is told nothing, or shown nothing. Then a slot that may look at the notes says what was
+noted, and touches what it was told, or the object like the one it saw, which is covered now; or it says where that
+was, with the frame gone.
 
 One random frame at a time, as before: never a sequence, a cue, or a task's layout or instruction.
 
@@ -18,7 +19,6 @@ Legend: B frames, M notes, N objects, C cameras, T vision tokens, D width.
 
 import json
 import math
-import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -64,7 +64,7 @@ class Args:
     lr: float = 2e-3
     save: int = 100
     threads: int = 2
-    workers: int = max(0, (os.cpu_count() or 1) // 4 - 1)
+    workers: int = max(0, provenance.cores() // 4 - 1)
     """Processes that make up lessons."""
     seed: int = 0
     out: Path = Path("runs/pretrain_notes")
@@ -115,12 +115,13 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    rest = ("save", "threads", "workers", "out", "install", "start")
-    decides = {key: value for key, value in asdict(args).items() if key not in rest}
-    provenance.settle(args.out, {**decides, "start": str(args.start)})
     if not stages(args).exists():
         raise SystemExit(f"{stages(args)}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
-    before = json.loads(stages(args).read_text())["settings"]
+    stage = json.loads(stages(args).read_text())
+    rest = ("save", "threads", "workers", "out", "install", "start")
+    decides = {key: value for key, value in asdict(args).items() if key not in rest}
+    provenance.settle(args.out, {**decides, "start": stage["sha256"]})
+    before = stage["settings"]
     held, facts = split(load(args.start / "scenes", int(before["scenes"])))
     backbone, answers = started(args.start, int(before["updates"]), facts.proprio)
     device = found_device()
@@ -252,7 +253,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
         loss = noting_loss(backbone, answers, seen, part, lessons.to(device), steps)
         loss = loss + reading_loss(backbone, answers, seen, part, *asking)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in backbone.parameters() if p.requires_grad], 3.0)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 3.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
@@ -354,7 +355,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "seeds": f"scenes from {PRETRAIN} on, as before; training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
-        "device": backbone.place.device.type,
+        "device": {"type": backbone.place.device.type, **provenance.gpu()},
         "before": json.loads(stages(args).read_text()),
     }
     publish(MIKASA if args.install else args.out / MIKASA.name, backbone, about)

@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram import provenance
+from engram import device, provenance
 from engram.backbones.tiny import Tiny
 
 CONSOLE = Console(stderr=True)
 
 
-def found_device() -> str:
-    """The GPU where there is one, else the CPU."""
+def found_device() -> torch.device:
+    """The GPU where there is one, else the CPU; products of a GPU in TF32 from now on."""
     torch.set_float32_matmul_precision("high")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.found("auto")
 
 
 def forward(backbone: Tiny, seen: Tensor, proprio: Tensor, texts: list[str], full: bool) -> Tensor:

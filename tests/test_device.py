@@ -1,11 +1,16 @@
-"""Where training computes: on a GPU if there is one, on the CPU if not, and the same numbers on both."""
+"""Where training computes: on a GPU if there is one, on the CPU if not, and nearly the same numbers on both.
 
+ENGRAM_TEST_GPU=1 pytest tests/test_device.py        # with the tests that need a GPU
+"""
+
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_train import SETTINGS, data, windows  # noqa: F401  (data is a fixture)
+from test_train import SETTINGS, Killed, data, windows  # noqa: F401  (data is a fixture)
 
 from engram import device
 from engram.data.features import FeatureStore
@@ -13,7 +18,7 @@ from engram.data.lerobot import Dataset
 from engram.data.windows import Windows
 from engram.policies.design import Design
 from engram.settings import Settings
-from engram.train import fit
+from engram.train import Run, fit
 
 DESIGNS = {
     "muVLA": Design(m=2, chunk=2, trained="all"),
@@ -66,13 +71,47 @@ def test_a_window_goes_elsewhere_whole_but_for_images_nobody_looks_at(data: Data
 
 @gpu
 @pytest.mark.parametrize("name", list(DESIGNS))
-def test_a_gpu_learns_what_the_cpu_learns_and_goes_on_where_it_stopped(data: Dataset, tmp_path, name):  # noqa: F811
-    losses = {}
+def test_a_gpu_learns_nearly_what_the_cpu_learns(data: Dataset, tmp_path, name):  # noqa: F811
     for where in ("cpu", "cuda"):
         fit(data, DESIGNS[name], replace(SETTINGS, device=where), tmp_path / where, quiet=True)
-        lines = (tmp_path / where / "metrics.jsonl").read_text().splitlines()
-        losses[where] = [float(line.split('"loss": ')[1].split("}")[0].split(",")[0]) for line in lines]
-    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=0.02)
-    half = replace(SETTINGS, device="cuda", save=4)
-    fit(data, DESIGNS[name], half, tmp_path / "again", quiet=True)
-    assert fit(data, DESIGNS[name], half, tmp_path / "again", quiet=True)["updates"] == SETTINGS.updates
+    np.testing.assert_allclose(losses(tmp_path / "cuda"), losses(tmp_path / "cpu"), rtol=0.02)
+
+
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=gpu)])
+def test_a_run_that_was_killed_goes_on_there(data: Dataset, tmp_path, monkeypatch, where):  # noqa: F811
+    settings = replace(SETTINGS, device=where)
+    fit(data, DESIGNS["muVLA"], settings, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", killed_at(7, Run.update))
+        with pytest.raises(Killed):
+            fit(data, DESIGNS["muVLA"], settings, tmp_path / "killed", quiet=True)
+    fit(data, DESIGNS["muVLA"], settings, tmp_path / "killed", quiet=True)
+    np.testing.assert_allclose(losses(tmp_path / "killed"), losses(tmp_path / "whole"), rtol=0.02)
+    first = [
+        sitting["from_update"] for sitting in json.loads((tmp_path / "killed/config.json").read_text())["sittings"]
+    ]
+    assert first == [0, 5], "it went on from its checkpoint"
+
+
+@gpu
+@pytest.mark.parametrize("stay", [True, False])
+def test_features_stay_on_the_gpu_if_they_may(data: Dataset, stay):  # noqa: F811
+    store = FeatureStore.build(data, lambda obs: obs.proprio, device="cuda", stay=stay)
+    assert store.values.device.type == ("cuda" if stay else "cpu")
+    frames = torch.arange(3)
+    np.testing.assert_allclose(store[frames].cpu(), data.state[:3], atol=1e-3)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def killed_at(updates: int, update):
+    """`Run.update`, until so many are done."""
+
+    def until(run: Run, window):
+        if run.step == updates:
+            raise Killed
+        return update(run, window)
+
+    return until

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import mikasa_scenes as scenes
 import pretrain_mikasa
 import pretrain_notes as notes
+from pretraining import keep, resume
 
 RED, LIME = scenes.COLORS.index("red"), scenes.COLORS.index("lime")
 BALL = scenes.SHAPES.index("sphere") * len(scenes.COLORS)
@@ -69,12 +70,20 @@ def test_labels_move_with_the_picture():
 
 
 def test_tokens_are_the_cells_of_the_dense_answer():
-    arrays = part(np.random.default_rng(1))
-    there = pretrain_mikasa.cells(arrays.to("cpu"))[0]
-    tokens = scenes.tokens_of(arrays.pixels)
-    for frame, camera, item in np.argwhere(tokens >= 0):
-        if arrays.kinds[frame, item] >= 0:
-            assert there[frame, tokens[frame, camera, item], arrays.kinds[frame, item] % len(scenes.COLORS)]
+    arrays = part(np.random.default_rng(1), frames=60)
+    arrays.pixels[:] /= 4  # often two of one colour in a cell
+    there, offset, form, way = pretrain_mikasa.cells(arrays.to("cpu"))
+    tokens, colours = scenes.tokens_of(arrays.pixels), arrays.kinds % len(scenes.COLORS)
+    shown = [tuple(each) for each in np.argwhere(tokens >= 0) if arrays.kinds[each[0], each[2]] >= 0]
+    last = {(f, tokens[f, c, i], colours[f, i]): (f, c, i) for f, c, i in shown}  # of several in one cell
+    assert len(last) < len(shown)
+    assert there.sum() == len(last)
+    for where, (frame, camera, item) in last.items():
+        assert there[where]
+        assert form[where] == arrays.kinds[frame, item] // len(scenes.COLORS)
+        expected = arrays.pixels[frame, camera, item] / scenes.CELL % 1 - 0.5
+        np.testing.assert_allclose(offset[where], expected, atol=1e-5)
+        np.testing.assert_allclose(way[where], arrays.ways[frame, item], atol=1e-5)
     assert (tokens[np.isnan(arrays.pixels[..., 0])] == -1).all()
 
 
@@ -112,7 +121,12 @@ def test_lessons_ask_for_what_they_name():
     for row in np.flatnonzero(batch.about == "like"):
         goal = np.linalg.norm(arrays.ways[row] - batch.goal[row], axis=1).argmin()
         assert arrays.kinds[row, goal] == batch.kind[row, 0], "the goal is of the colour that is noted"
-        assert not batch.shown[row, 0].all()
+        (noted,) = (i for i in np.flatnonzero(arrays.kinds[row] == batch.kind[row, 0]) if i != goal)
+        (first, later), tokens = batch.shown[row], scenes.tokens_of(arrays.pixels)[row]
+        assert first[tokens[:, noted][tokens[:, noted] >= 0]].any(), "what is to be noted is seen"
+        assert not first[tokens[:, goal][tokens[:, goal] >= 0]].any(), "its like is not"
+        assert later[tokens[:, goal][tokens[:, goal] >= 0]].any(), "until it is to be touched"
+        assert not later[tokens[:, noted][tokens[:, noted] >= 0]].any()
         assert not any(color in batch.told[row].split() for color in scenes.COLORS)
 
 
@@ -123,3 +137,19 @@ def test_what_is_drawn_depends_on_the_update_alone(workers):
 
     whole = list(scenes.draws(draw, 5, range(6), 0))
     assert list(scenes.draws(draw, 5, range(2, 6), workers)) == whole[2:]
+
+
+def test_a_state_that_is_kept_is_what_resumes(tmp_path):
+    torch.manual_seed(0)
+    backbone, answers = torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()])
+    assert resume(tmp_path, backbone, answers, optimizer) == 0
+    answers(backbone(torch.ones(1, 3))).sum().backward()
+    optimizer.step()
+    keep(tmp_path, 7, backbone, answers, optimizer)
+    others = torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)
+    again = torch.optim.AdamW([*others[0].parameters(), *others[1].parameters()])
+    assert resume(tmp_path, *others, again) == 7
+    assert torch.equal(others[1].weight, answers.weight)
+    assert len(again.state_dict()["state"]) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]

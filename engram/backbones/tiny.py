@@ -1,7 +1,8 @@
 """`tiny`: a vision-language backbone of 1 to 10 million parameters, laid out like the large ones.
 
-A convolutional vision tower gives a token for each 16 x 16 pixels of a camera; they, proprioception and the words of
-the instruction are the context; memory and action tokens are slots (streams.py). Two context masks (decision 0002):
+A convolutional vision tower gives a token for each 16 x 16 pixels of a camera (of 64 or 128 a side); they,
+proprioception and the words of the instruction are the context; memory and action tokens are slots (streams.py). Two
+context masks (decision 0002):
 
 full       context and memory see one another; the trunk runs once per control tick (the paper's mask).
 insulated  images and proprioception see one another, text sees text, neither sees memory: the trunk of a whole window
@@ -86,8 +87,12 @@ def _plain(width: int, channels: Sequence[int]) -> list[nn.Module]:
 
 
 def _deep(width: int, channels: Sequence[int], stride: int) -> list[nn.Module]:
-    """A convolution to 64 cells a side and three that halve that, with a second look after each of the three."""
-    sizes = [2 * channels[0], 4 * channels[0], 3 * channels[1], width]
+    """A convolution to 64 cells a side (or up to 95) and three that halve that, a second look after each of the three.
+
+    More channels where there are more cells than in the plain tower: what is small is told there or not at all.
+    """
+    first, second, _ = channels
+    sizes = [2 * first, 4 * first, 3 * second, width]
     steps = _convolution(3, sizes[0], 2 * stride, stride)
     for before, after in pairwise(sizes):
         steps += [*_convolution(before, after, 3, 2), Again(after)]
@@ -95,7 +100,7 @@ def _deep(width: int, channels: Sequence[int], stride: int) -> list[nn.Module]:
 
 
 def _convolution(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
-    conv = nn.Conv2d(before, after, size, stride, padding=max(1, (size - stride + 1) // 2))
+    conv = nn.Conv2d(before, after, size, stride, padding=(size - stride + 1) // 2)
     return [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
 
 

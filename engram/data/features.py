@@ -66,7 +66,7 @@ class FeatureStore:
         return cls(values, torch.from_numpy(index).to(values.device))
 
     def __getitem__(self, frames: Int64[Tensor, "*lead"]) -> Float[Tensor, "..."]:
-        """Features of `frames`, float32."""
+        """Features of `frames`, float32, where the values are."""
         return self.values[self.index[frames.to(self.index.device)]].float()
 
 
