@@ -63,7 +63,8 @@ class Demos:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a policy on demonstrations; killed in the middle, the same command goes on to the same weights."""
+    """Train a policy on demonstrations; killed in the middle, the same command goes on to the same weights
+    (on a GPU: up to rounding)."""
 
     data: tuple[Path, ...]
     """Data set folders (LeRobot v3); several are mixed."""

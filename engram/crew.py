@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from engram import provenance
+from engram import device, provenance
 from engram.data.lerobot import Dataset
 from engram.policies.design import Design
 from engram.settings import Settings
@@ -72,7 +72,10 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
 
 
 def at_once() -> int:
-    """How many trainings fit side by side: a core and ROOM_GB of the memory that is free now for each, at least one."""
+    """How many trainings fit side by side: a core and ROOM_GB of the memory that is free now for each, at least one;
+    one on a GPU, whose memory each would take to be free."""
+    if device.found("auto").type != "cpu":
+        return 1
     lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
     free = [int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable:")]
     room = int(free[0] / ROOM_GB) if free else provenance.cores()

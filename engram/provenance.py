@@ -49,12 +49,13 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | float]:
-    """What the numbers were computed on: processor, cores this process may use, memory in GB, system."""
+    """What the numbers were computed on: processor, cores this process may use, memory in GB, GPU if any, system."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
         "cores": cores(),
         "memory_gb": round(pages / 1e9, 1),
+        **gpu(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -64,6 +65,13 @@ def cores() -> int:
     bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quota, period = QUOTA.read_text().split() if QUOTA.is_file() else ("max", "1")
     return bound if quota == "max" else max(1, min(bound, int(quota) // int(period)))
+
+
+def gpu() -> dict[str, str]:
+    """The name of the GPU that PyTorch would use; empty without one."""
+    import torch  # here and not above: a folder's plan should not load it
+
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
 
 
 def settle(folder: Path, plan: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ def step(
     finite.
     """
     _require_in_step(sessions, obs)
-    device = next((weight.device for weight in policy.parameters()), obs.tick.device)
+    device = policy.device
     before = stack([session.carry for session in sessions])
     first_B = torch.tensor([session.state is State.FRESH for session in sessions], device=device)
     due = [b for b, session in enumerate(sessions) if session.chunk is None or session.cursor >= policy.replan]

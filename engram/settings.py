@@ -36,7 +36,9 @@ class Settings:
     log: int = 20
     """Updates between two lines of metrics."""
     workers: int = 0
-    """Loader processes; the batches do not depend on it."""
+    """Loader processes; the batches do not depend on it. Beside a GPU, features then stay in main memory."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: on the GPU if there is one. Results differ in their last digits."""
     tensorboard: bool = True
     """Show metrics in OUT/tensorboard too, if TensorBoard is installed."""
 
@@ -55,7 +57,8 @@ class Settings:
 
     def identity(self) -> dict:
         """What decides the weights: all but how the work is done and shown."""
-        return {name: value for name, value in asdict(self).items() if name != "tensorboard"} | {"workers": 0}
+        how = ("tensorboard", "device")
+        return {name: value for name, value in asdict(self).items() if name not in how} | {"workers": 0}
 
 
 def require_choices(options: Any) -> None:

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engram import carry as carries
-from engram import provenance
+from engram import device, provenance
 from engram.carry import Carry
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
@@ -58,9 +58,10 @@ CALIBRATION_WINDOWS, CALIBRATION_EPISODES = 8, 64  # at least so many, to centre
 def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: bool = False) -> dict:
     """From demonstrations to a trained policy in out/checkpoint: builds policy, features and windows, then trains."""
     require_whole_windows(design, settings)
+    where = device.found(settings.device)
     about = data.identity()
     refuse_other(out, identity(design, settings, about))  # before minutes of decoding
-    policy = new_policy(data, design, settings)
+    policy = new_policy(data, design, settings).to(where)
     windows = make_windows(data, policy, settings, quiet)
     measured = design.notes or settings.start not in ("pretrained", "scratch")
     if isinstance(policy, Through) and policy.memory is not None and design.standardise and not measured:
@@ -110,9 +111,12 @@ def make_windows(data: Dataset, policy: Through | Before, settings: Settings, qu
         data.prepare(lambda done, total: bar.update(task, completed=done, total=total))
     features = None
     if policy.trunk.frozen_features:
+        stay = not settings.workers  # other processes cannot read what is on a GPU
         with _progress(quiet, "features") as (bar, task):
-            encode = torch.no_grad()(policy.trunk.features)
-            features = FeatureStore.build(data, encode, progress=lambda i, n: bar.update(task, completed=i, total=n))
+            features = FeatureStore.build(
+                data, policy.trunk.features, device=policy.device, stay=stay,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
     return Windows(data, schedule, policy.chunk, features)
 
 
@@ -124,7 +128,7 @@ def calibrate(policy: Through, windows: Windows, quiet: bool = False) -> None:
         count, begun = count + 1, begun + int((ticks.first & ticks.valid).sum())
     with _progress(quiet, "calibration") as (bar, task):
         for _ in range(2):
-            policy.calibrate(windows[step] for step in bar.track(range(count), task_id=task))
+            policy.calibrate(windows[step].to(policy.device) for step in bar.track(range(count), task_id=task))
 
 
 def train(
@@ -197,7 +201,8 @@ class Run:
         before = json.loads(path.read_text())["sittings"] if self.step and path.exists() else []
         code = {"commit": provenance.commit(), "versions": provenance.versions()}
         asked = {"settings": asdict(self.settings), "design": asdict(self.design), "data": self.identity["data"]}
-        sitting = {"from_update": self.step, "threads": torch.get_num_threads(), **code}
+        done_on = {"device": self.policy.device.type, **provenance.gpu(), "threads": torch.get_num_threads()}
+        sitting = {"from_update": self.step, **done_on, **code}
         config = asked | {"sittings": [*before, sitting]}
         replace_text(path, json.dumps(config, indent=1) + "\n")
 
@@ -207,7 +212,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         carry = self.policy.init(window.first.shape[0]) if self.carry is None else self.carry
-        loss, carry, metrics = self.policy.loss(carry, window)
+        loss, carry, metrics = self.policy.loss(carry, window.to(self.policy.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.settings.clip)
         if not norm.isfinite():
@@ -278,10 +283,11 @@ class Run:
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
                 _, part, name = key.split("/", 2)
-                self.optimizer.state[parameters[name]][part] = value
+                where = "cpu" if part == "step" else self.policy.device  # as AdamW keeps them
+                self.optimizer.state[parameters[name]][part] = value.to(where)
         if self.average is not None:
             self.average.restore(_under("weights/", tensors))
-        self.carry = _under("carry/", tensors)
+        self.carry = {key: value.to(self.policy.device) for key, value in _under("carry/", tensors).items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

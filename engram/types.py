@@ -107,3 +107,13 @@ class Window:
     def ticks(self) -> int:
         """Number of ticks T."""
         return self.first.shape[1]
+
+    def to(self, device: torch.device | str) -> "Window":
+        """The same window on another device; images that stand beside features are not moved but made there."""
+        obs = self.obs
+        if self.features is not None:
+            made = torch.zeros(1, dtype=torch.uint8, device=device).expand(obs.images.shape)
+            obs = replace(obs, images=made)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "obs"}
+        moved = {name: None if value is None else value.to(device) for name, value in tensors.items()}
+        return replace(self, obs=obs.to(device), **moved)

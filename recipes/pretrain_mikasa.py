@@ -12,22 +12,36 @@ lies, the slot stream to find things by such tokens.
     python recipes/pretrain_mikasa.py                    # resumes from runs/pretrain_mikasa; needs `make mikasa`
     python recipes/pretrain_notes.py --install           # the third stage, whose weights ship
 
-Legend: B frames, C cameras, G cells of a picture (tokens), K colours, S shapes, N objects, D width.
+Legend: B frames, C cameras, G cells a side of a picture (tokens), K colours, S shapes, N objects, D width.
 """
 
 import json
 import math
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from pretrain_tiny import forward, keep, publish, resume
-from rich.console import Console
+from mikasa_scenes import (
+    CELL,
+    COLORS,
+    GRID,
+    HELD,
+    KINDS,
+    SCALE,
+    SHAPES,
+    SHARD,
+    TOKENS,
+    Scenes,
+    augmented,
+    draws,
+    load,
+    questions,
+    split,
+)
+from pretraining import CONSOLE, forward, found_device, keep, publish, resume
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,30 +51,22 @@ from engram.backbones.tiny import MIKASA, SIZES, Tiny, pretrained
 from engram.data.seeds import PRETRAIN
 from engram.train import keep_pages
 
-CONSOLE = Console(stderr=True)
-# Shapes and colours as engram/envs/mikasa/frames.py numbers them, which loads the simulator: training needs none.
-SHAPES = ("cube", "sphere", "cylinder", "cross", "torus", "star", "pyramide", "t_shape", "crescent", "target")
-COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal", "violet")
-KINDS = len(SHAPES) * len(COLORS)
-SIDES = {"leftmost": (1, -1), "rightmost": (1, 1), "nearest": (0, -1), "farthest": (0, 1)}
-SCALE = 0.2  # metres per unit of the position outputs
-GRID, CELL = 8, 16  # cells (tokens) a side of a picture, pixels a side of a cell
-HELD, SHARD = 500, 500  # frames held out; frames of a shard
-
 
 @dataclass(frozen=True)
 class Args:
     """Settings; the defaults make what the weights that ship went on from."""
 
-    scenes: int = 11_500
-    looks: int = 2_500  # updates in which the vision tower learns, from the dense answer alone
-    updates: int = 6_500  # in all
-    frames: int = 64
+    scenes: int = 18_500
+    looks: int = 4_000  # updates in which the vision tower learns, from the dense answer alone
+    updates: int = 8_000  # in all
+    frames: int = 256
     questions: int = 3  # in words, of each frame in the second stage
     lr_looks: float = 5e-3
     lr: float = 2e-3
+    half: bool = True  # the tower's products in bfloat16, which some processors are several times as fast at
     save: int = 100
     threads: int = 2
+    workers: int = max(0, provenance.cores() // 4 - 1)  # processes that make up questions
     seed: int = 0
     out: Path = Path("runs/pretrain_mikasa")
 
@@ -92,7 +98,7 @@ class Answers(nn.Module):
         presence = F.binary_cross_entropy_with_logits(present[..., 0], there_BNK.float(), reduction="sum")
         distance = F.smooth_l1_loss(offset[there_BNK], offset_BNK2[there_BNK], beta=0.1)
         which = F.cross_entropy(shape[there_BNK], shape_BNK[there_BNK])
-        return presence / there_BNK.sum() + 8 * distance + 0.5 * which
+        return presence / there_BNK.sum() + 8 * distance + which
 
     def place_loss(self, understood_BND: Tensor, there_BNK: Tensor, way_BNK3: Tensor) -> Tensor:
         """Where what a token sees lies from the hand (units of SCALE)."""
@@ -113,19 +119,19 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out")}
-    provenance.settle(args.out, decides)
-    data = load_scenes(args)
-    held, data = split(data)
-    backbone = started(torch.from_numpy(data["proprio"]))
-    answers = Answers(backbone.width)
+    rest = ("save", "threads", "workers", "out")
+    provenance.settle(args.out, {key: value for key, value in asdict(args).items() if key not in rest})
+    held, facts = split(load(args.out / "scenes", args.scenes))
+    device = found_device()
+    backbone = started(facts.proprio).to(device)
+    answers = Answers(backbone.width).to(device)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *answers.parameters()], args.lr, (0.9, 0.95))
     first = resume(args.out, backbone, answers, optimizer)
-    learn(args, first, backbone, answers, optimizer, data, held)
+    learn(args, first, backbone, answers, optimizer, facts, held)
     write(args, backbone, evaluate(backbone, answers, held))
 
 
-def started(proprio: Tensor) -> Tiny:
+def started(proprio: np.ndarray) -> Tiny:
     """The shipped backbone with a new vision tower, for pictures of 128 pixels, and new places for its tokens."""
     backbone = Tiny(2, 7, **SIZES["s"], side=128)
     kept = {
@@ -134,7 +140,7 @@ def started(proprio: Tensor) -> Tiny:
     backbone.load_state_dict(kept, strict=False)
     with torch.no_grad():
         backbone.place.copy_(grid_places(backbone.width))
-    backbone.calibrate(proprio.mean(0), proprio.std(0).clamp(min=0.01))
+    backbone.calibrate(torch.from_numpy(proprio.mean(0)), torch.from_numpy(proprio.std(0).clip(min=0.01)))
     return backbone
 
 
@@ -148,105 +154,25 @@ def grid_places(width: int) -> Tensor:
     return (waves @ mixtures).flatten(0, 1)
 
 
-def load_scenes(args: Args) -> dict[str, np.ndarray]:
-    """Random scenes, rendered by two processes into shards that a second call finds."""
-    folder = args.out / "scenes"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i:04d}.npz" for i in range(args.scenes // SHARD + 1)]
-    missing = [(path, PRETRAIN + i) for i, path in enumerate(paths) if not path.exists()]
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        list(track(pool.map(make_shard, missing), "scenes", total=len(missing), console=CONSOLE))
-    shards = [dict(np.load(path)) for path in paths]
-    return {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
-
-
-def split(data: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Scenes to measure on, HELD of them and some of every shard; and those to learn from."""
-    chosen = np.zeros(len(data["kinds"]), bool)
-    chosen[np.linspace(0, len(chosen) - 1, HELD).astype(int)] = True
-    return {key: value[chosen] for key, value in data.items()}, {key: value[~chosen] for key, value in data.items()}
-
-
-def make_shard(job: tuple[Path, int]) -> None:
-    """One file of scenes, written whole or not at all."""
-    from engram.envs.mikasa.frames import scenes
-
-    path, seed = job
-    new = path.with_suffix(".new.npz")
-    np.savez(new, **scenes(seed, SHARD))
-    new.rename(path)
-
-
-def name(kind: int) -> str:
-    """What a kind is called: "red cube"."""
-    return f"{COLORS[kind % len(COLORS)]} {SHAPES[kind // len(COLORS)].replace('_', ' ')}"
-
-
-def question(rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, hand: np.ndarray) -> tuple[str, list]:
-    """A question about one scene and its answer: [position 3, has position, present, asks presence, colour, shape]."""
-    twins = [side for side in SIDES if (kinds == kinds[at(side, places)]).sum() == 2]
-    what = rng.choice(["touch", "touch", "where", "what"])
-    if twins and rng.random() < 0.4:
-        side = rng.choice(twins)
-        mine = at(side, places)
-        (other,) = np.flatnonzero((kinds == kinds[mine]) & (np.arange(len(kinds)) != mine))
-        return f"touch the {side} objects twin", [*(places[other] - hand) / SCALE, 1, 0, 0, -1, -1]
-    if what == "what":
-        side = rng.choice([*SIDES, "gripper"])
-        kind = kinds[at(side, places) if side in SIDES else np.linalg.norm(places - hand, axis=1).argmin()]
-        return f"what is the {side} object", [0, 0, 0, 0, 0, 0, kind % len(COLORS), kind // len(COLORS)]
-    once = [kind for kind in kinds if (kinds == kind).sum() == 1]
-    kind = rng.choice(once) if once and rng.random() < 0.9 else rng.integers(KINDS)
-    text = f"touch the {name(kind)}" if what == "touch" else f"where is the {name(kind)}"
-    found = np.flatnonzero(kinds == kind)
-    if len(found) != 1:
-        return text, [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
-    return text, [*(places[found[0]] - (hand if what == "touch" else 0)) / SCALE, 1, 1, 1, -1, -1]
-
-
-def at(side: str, places: np.ndarray) -> int:
-    """The object at one end of the table."""
-    axis, sign = SIDES[side]
-    return int(np.argmax(sign * places[:, axis]))
-
-
-def questions(data: dict, rows: np.ndarray, count: int, rng: np.random.Generator) -> tuple[list[str], Tensor]:
-    """Texts (row-major: frame, question) and answers about some scenes."""
-    texts, answers = [], []
-    for row in rows:
-        there = data["kinds"][row] >= 0
-        scene = data["kinds"][row][there], data["positions"][row][there], data["proprio"][row, :3]
-        for _ in range(count):
-            text, answer = question(rng, *scene)
-            texts.append(text)
-            answers.append(answer)
-    return texts, torch.tensor(np.array(answers, np.float32))
-
-
-def see(backbone: Tiny, data: dict, rows: np.ndarray, augment: bool) -> Tensor:
-    """Vision tokens of some scenes; with `augment` each picture is a little brighter or darker, and noisy."""
-    images = torch.from_numpy(np.stack([data["base"][rows], data["wrist"][rows]], 1))
-    if not augment:
-        return backbone.see(images)
-    gain = torch.empty(len(rows), 2, 1, 1, 1).uniform_(0.9, 1.1)
-    return backbone.see((images * gain + 2 * torch.randn(images.shape)).clamp(0, 255).to(torch.uint8))
-
-
-def cells(data: dict, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cells(part: Scenes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each token and colour: whether an object of it lies in the cell, where in it (-0.5 to 0.5), its shape, and
     the way to it from the hand (units of SCALE)."""
-    kinds, pixels = data["kinds"][rows], data["pixels"][rows]
-    way = (data["positions"][rows] - data["proprio"][rows, None, :3]) / SCALE
-    frame, camera, item = np.nonzero(~np.isnan(pixels[..., 0]) & (kinds[:, None] >= 0))
-    xy = pixels[frame, camera, item] / CELL
-    column, row = xy.astype(int).T
-    where = (frame, camera * GRID**2 + row * GRID + column, kinds[frame, item] % len(COLORS))
-    shape = (len(rows), 2 * GRID**2, len(COLORS))
-    there, offset, form = np.zeros(shape, bool), np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
-    ways = np.zeros((*shape, 3), np.float32)
-    there[where], offset[where] = True, xy - np.floor(xy) - 0.5
-    form[where], ways[where] = kinds[frame, item] // len(COLORS), way[frame, item]
-    return torch.from_numpy(there), torch.from_numpy(offset), torch.from_numpy(form), torch.from_numpy(ways)
+    shown = ~part.pixels[..., 0].isnan() & (part.kinds[:, None] >= 0)
+    frame, camera, item = shown.nonzero(as_tuple=True)
+    xy, kind = part.pixels[frame, camera, item] / CELL, part.kinds[frame, item]
+    column, row = xy.long().unbind(1)
+    token = camera * GRID**2 + row * GRID + column
+    # Of two of one colour in one cell the later counts; written at once, a GPU might take parts of both.
+    where = (frame * TOKENS + token) * len(COLORS) + kind % len(COLORS)
+    last = where.new_full((len(part.kinds) * TOKENS * len(COLORS),), -1)
+    last = last.scatter_reduce(0, where, torch.arange(len(where), device=where.device), "amax")
+    last = last.view(-1, TOKENS, len(COLORS))
+    there, chosen = last >= 0, last[last >= 0]
+    offset, form = xy.new_zeros(*there.shape, 2), torch.zeros_like(last)
+    ways = xy.new_zeros(*there.shape, 3)
+    offset[there], form[there] = (xy - xy.floor() - 0.5)[chosen], (kind // len(COLORS))[chosen]
+    ways[there] = part.ways[frame, item][chosen]
+    return there, offset, form, ways
 
 
 def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
@@ -261,20 +187,30 @@ def answer_loss(answers: Answers, hidden: Tensor, truth: Tensor) -> Tensor:
     return loss + 0.3 * F.cross_entropy(shape, truth[:, 7].long(), ignore_index=-1)
 
 
-def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
-    """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
-    began, tokens = time.time(), None
-    for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
-        rng = np.random.default_rng((args.seed, step))
+def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, facts: Scenes, held: Scenes) -> None:
+    """The loop over both stages."""
+    began, device, tokens = time.time(), backbone.place.device, None
+    data, names = facts.to(device), facts._replace(pictures=facts.kinds)  # all that questions are made of
+    labels = data._replace(pictures=data.kinds)
+
+    def draw(step: int, rng: np.random.Generator) -> tuple:
+        rows = rng.integers(len(facts.kinds), size=args.frames)
+        return rows, *questions(names.rows(rows), args.questions * (step >= args.looks), rng)
+
+    updates = range(first, args.updates)
+    for step, drawn in zip(
+        track(updates, "pretraining", console=CONSOLE), draws(draw, args.seed, updates, args.workers), strict=True
+    ):
         torch.manual_seed(step)
-        rows = rng.integers(len(data["kinds"]), size=args.frames)
         for group in optimizer.param_groups:
             group["lr"] = rate(args, step)
+        rows = torch.from_numpy(drawn[0]).to(device)
         if step < args.looks:
-            loss = answers.cell_loss(see(backbone, data, rows, augment=True), *cells(data, rows)[:3])
+            loss = looking(args, backbone, answers, augmented(data.rows(rows)))
         else:
             tokens = seen_once(backbone, data) if tokens is None else tokens
-            loss = understanding(args, step, backbone, answers, tokens[rows], data, rows, rng)
+            told = drawn[1], torch.from_numpy(drawn[2]).to(device)
+            loss = understanding(step, backbone, answers, tokens[rows].float(), labels.rows(rows), *told)
         loss.backward()
         nn.utils.clip_grad_norm_([*backbone.parameters(), *answers.parameters()], 3.0)
         optimizer.step()
@@ -285,24 +221,31 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, d
             keep(args.out, step + 1, backbone, answers, optimizer)
 
 
+def looking(args: Args, backbone: Tiny, answers: Answers, part: Scenes) -> Tensor:
+    """The loss of the dense answer, which the tower learns from."""
+    with torch.autocast(part.pictures.device.type, torch.bfloat16, enabled=args.half):
+        return answers.cell_loss(backbone.see(part.pictures), *cells(part)[:3])
+
+
 @torch.no_grad()
-def seen_once(backbone: Tiny, data: dict) -> Tensor:
-    """Vision tokens of all scenes: in the second stage the tower rests."""
-    parts = np.array_split(np.arange(len(data["kinds"])), len(data["kinds"]) // 100)
-    return torch.cat([see(backbone, data, rows, augment=False) for rows in track(parts, "looking", console=CONSOLE)])
+def seen_once(backbone: Tiny, data: Scenes) -> Tensor:
+    """Vision tokens of all scenes, as policies will see them, half precision: from now on the tower rests."""
+    parts = data.pictures.split(100)
+    return torch.cat([backbone.see(part).half() for part in track(parts, "looking", console=CONSOLE)])
 
 
-def understanding(args: Args, step: int, backbone: Tiny, answers: Answers, seen: Tensor, data, rows, rng) -> Tensor:
+def understanding(
+    step: int, backbone: Tiny, answers: Answers, seen: Tensor, part: Scenes, texts: list[str], truth: Tensor
+) -> Tensor:
     """The loss of all other answers: places, probes and questions in words; a few of these under the mask `full`."""
-    proprio, kinds = torch.from_numpy(data["proprio"][rows]), torch.from_numpy(data["kinds"][rows])
     if step % 8 == 7:
-        texts, truth = questions(data, rows, 1, rng)
-        return 3 * answer_loss(answers, forward(backbone, seen, proprio, texts, True), truth)
-    scene, understood = understand(backbone, seen, proprio)
-    there, _, _, ways = cells(data, rows)
-    way = (torch.from_numpy(data["positions"][rows]) - proprio[:, None, :3]) / SCALE
-    loss = answers.place_loss(understood, there, ways) + answers.probe_loss(backbone, scene, kinds, way.nan_to_num())
-    texts, truth = questions(data, rows, args.questions, rng)
+        some = slice(0, len(texts), len(texts) // len(seen))
+        hidden = forward(backbone, seen, part.proprio, texts[some], True)
+        return 3 * answer_loss(answers, hidden, truth[some])
+    scene, understood = understand(backbone, seen, part.proprio)
+    there, _, _, ways = cells(part)
+    loss = answers.place_loss(understood, there, ways)
+    loss = loss + answers.probe_loss(backbone, scene, part.kinds, part.ways.nan_to_num())
     return 3 * loss + 3 * answer_loss(answers, asked(backbone, scene, texts), truth)
 
 
@@ -337,41 +280,57 @@ def rate(args: Args, step: int) -> float:
 
 
 @torch.inference_mode()
-def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
-    """Median position error (mm), share within 25 mm, of kinds and of twins; colours and shapes told; cells."""
+def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
+    """Median position error (mm), share within 25 mm, of kinds and of twins; colours and shapes told; cells found, and
+    shapes told of what lies in them, by camera."""
+    device = backbone.place.device
     errors: dict[str, list[Tensor]] = {"place": [], "twin": [], "probe": []}
-    right, recall = [], []
+    right: list[Tensor] = []
+    seeing: list[dict[str, Tensor]] = []
     for start in range(0, HELD, 100):
-        rows, rng = np.arange(start, start + 100), np.random.default_rng((7, start))
-        texts, truth = questions(held, rows, 4, rng)
-        seen, proprio = see(backbone, held, rows, augment=False), torch.from_numpy(held["proprio"][rows])
-        position, _, colour, shape = answers(forward(backbone, seen, proprio, texts, False))
+        arrays, rng = held.rows(slice(start, start + 100)), np.random.default_rng((7, start))
+        part = arrays.to(device)
+        texts, answered = questions(arrays, 4, rng)
+        truth, seen = torch.from_numpy(answered).to(device), backbone.see(part.pictures)
+        position, _, colour, shape = answers(forward(backbone, seen, part.proprio, texts, False))
         where, asked = truth[:, 3] > 0, truth[:, 6] >= 0
-        twin = torch.tensor([text.endswith("twin") for text in texts])
-        error = (position - truth[:, :3])[:, :2].norm(dim=1) * SCALE * 1000
+        twin = torch.tensor([text.endswith("twin") for text in texts], device=device)
+        error = millimetres(position, truth[:, :3])
         errors["place"].append(error[where & ~twin])
         errors["twin"].append(error[where & twin])
+        errors["probe"].append(probed(backbone, answers, seen, part))
         right.append(torch.stack([colour.argmax(-1) == truth[:, 6], shape.argmax(-1) == truth[:, 7]], 1)[asked].float())
-        errors["probe"].append(probed(backbone, answers, seen, held, rows))
-        there = cells(held, rows)[0]
-        found = answers.cell(seen).unflatten(-1, (len(COLORS), -1))[..., 0] > 0
-        recall.append(found[there].float())
+        seeing.append(in_cells(answers, seen, part))
     told = torch.cat(right).mean(0)
-    result = {"colour": told[0].item(), "shape": told[1].item(), "cells": torch.cat(recall).mean().item()}
+    result = {"colour": told[0].item(), "shape": told[1].item()}
+    result |= {key: torch.cat([found[key] for found in seeing]).mean().item() for key in seeing[0]}
     for kind, parts in errors.items():
         error = torch.cat(parts)
         result |= {f"{kind}_mm": error.median().item(), f"{kind}_25mm": (error < 25).float().mean().item()}
     return {key: round(value, 3) for key, value in result.items()}
 
 
-def probed(backbone: Tiny, answers: Answers, seen: Tensor, held: dict, rows: np.ndarray) -> Tensor:
+def in_cells(answers: Answers, seen: Tensor, part: Scenes) -> dict[str, Tensor]:
+    """Of everything shown: whether its colour is found in its cell; whether its shape is told, by camera."""
+    there, _, form, _ = cells(part)
+    told = answers.cell(seen).unflatten(-1, (len(COLORS), -1))
+    right = (told[..., 3:].argmax(-1) == form).float()
+    base, wrist = there.clone(), there.clone()
+    base[:, GRID**2 :], wrist[:, : GRID**2] = False, False
+    return {"cells": (told[..., 0] > 0)[there].float(), "base": right[base], "wrist": right[wrist]}
+
+
+def probed(backbone: Tiny, answers: Answers, seen: Tensor, part: Scenes) -> Tensor:
     """Errors of the probes, mm, of objects that are the only ones of their kind."""
-    proprio, kinds = torch.from_numpy(held["proprio"][rows]), torch.from_numpy(held["kinds"][rows])
-    scene = backbone.scene_keys(seen, proprio)
+    scene, kinds = backbone.scene_keys(seen, part.proprio), part.kinds
     hidden, _ = backbone.ask(backbone.question + answers.kind(kinds.clamp(min=0)), scene)
-    way = (torch.from_numpy(held["positions"][rows]) - proprio[:, None, :3]) / SCALE
     once = ((kinds[:, :, None] == kinds[:, None]).sum(-1) == 1) & (kinds >= 0)
-    return (answers(hidden)[0] - way)[once][:, :2].norm(dim=1) * SCALE * 1000
+    return millimetres(answers(hidden)[0][once], part.ways[once])
+
+
+def millimetres(found: Tensor, truth: Tensor) -> Tensor:
+    """Distances in the table's plane between ways (N, 3) in units of SCALE."""
+    return (found - truth)[:, :2].norm(dim=1) * SCALE * 1000
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
@@ -382,6 +341,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "seeds": f"scenes {PRETRAIN}..{PRETRAIN + args.scenes // SHARD} (one per {SHARD}), training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
+        "device": {"type": backbone.place.device.type, **provenance.gpu()},
     }
     publish(args.out / MIKASA.name, backbone, about)
 

@@ -3,17 +3,18 @@
 The papers' backbones are language models: that a token carries what was read earlier, and that later tokens act on it,
 they bring along. The first two stages (recipes/pretrain_mikasa.py) teach to see and to read words; here the slot
 stream learns to think in steps about one and the same frame (decision 0009). First it is told something ("the red
-cross"), or asked what lies at one side, or told nothing that matters, and then notes what lies nearest to the hand. It
-keeps that over some steps in which it is told nothing, or shown nothing; then a slot that may look at the notes says
-what was noted, and touches what it was told or what has the colour of what it noted (the latter is not learned so
-far); or it says where that was, with the frame gone.
+cross"), or shown one of two like objects while the tokens of all others are covered, or asked what lies at one side, or
+told nothing that matters, and then it is about what lies nearest to the hand. It takes a note of that, and keeps it
+over some steps in which it is told nothing, or shown nothing. Then a slot that may look at the notes says what was
+noted, and touches what it was told, or the object like the one it saw, which is covered now; or it says where that
+was, with the frame gone.
 
 One random frame at a time, as before: never a sequence, a cue, or a task's layout or instruction.
 
     python recipes/pretrain_notes.py                    # after pretrain_mikasa.py; resumes from runs/pretrain_notes
     python recipes/pretrain_notes.py --install          # also replaces the weights shipped with the package
 
-Legend: B frames, M notes, L layers, X keys and values, C scene tokens, D width.
+Legend: B frames, M notes, N objects, C cameras, T vision tokens, D width.
 """
 
 import json
@@ -22,27 +23,29 @@ import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pretrain_mikasa as mikasa
 import torch
 import tyro
-from pretrain_mikasa import COLORS, CONSOLE, HELD, SCALE, SIDES, Answers, asked, at, name, with_text
-from pretrain_tiny import keep, publish, resume
+from mikasa_scenes import COLORS, HELD, SCALE, SIDES, TOKENS, Scenes, at, draws, load, name, questions, split, tokens_of
+from pretrain_mikasa import Answers, asked, millimetres, seen_once
+from pretraining import CONSOLE, found_device, keep, kept, publish, resume
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import provenance
 from engram.backbones import notes
+from engram.backbones.streams import alone as alone_in
 from engram.backbones.tiny import MIKASA, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.memory.recurrent import gate_bias
 from engram.policies.through import PLACE_STD
 from engram.train import keep_pages
 
-NOTES = 8  # note slots
+NOTES, STEPS = 8, 4  # note slots; steps at most
 WORDS = re.findall(
     r"\w+",
     """observe remember look at the a of to then wait find pick touch move push take hold keep go same different first
@@ -56,11 +59,13 @@ class Args:
 
     start: Path = Path("runs/pretrain_mikasa")
     """Folder of the first two stages: their scenes and their state."""
-    updates: int = 1_400
-    frames: int = 64
+    updates: int = 2_400
+    frames: int = 256
     lr: float = 2e-3
     save: int = 100
     threads: int = 2
+    workers: int = max(0, provenance.cores() // 4 - 1)
+    """Processes that make up lessons."""
     seed: int = 0
     out: Path = Path("runs/pretrain_notes")
     install: bool = False
@@ -72,15 +77,37 @@ class Lesson(NamedTuple):
     told     text of the first step
     later    text of all others
     goal     way from the hand (3, units of SCALE) to what is to be touched, or to what was noted
-    hidden   whether the frame is gone when that is asked
+    about    told, like or recalled: what the goal is
     kind     what was noted: colour, shape (-1: no matter)
+    shown    bool (2, T): vision tokens that are not covered in the first step, and later
     """
 
     told: str
     later: str
     goal: np.ndarray
-    hidden: bool
+    about: str
     kind: tuple[int, int]
+    shown: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Lessons side by side, as arrays or as tensors on one device."""
+
+    told: tuple[str, ...]
+    later: tuple[str, ...]
+    goal: Any
+    about: np.ndarray
+    kind: Any
+    shown: Any
+
+    def to(self, device: torch.device) -> "Batch":
+        """As tensors there."""
+        goal, kind, shown = (torch.from_numpy(part).to(device) for part in (self.goal, self.kind, self.shown))
+        return self._replace(goal=goal, kind=kind, shown=shown)
+
+    def are(self, about: str) -> Tensor:
+        """Which lessons are about that."""
+        return torch.from_numpy(self.about == about).to(self.goal.device)
 
 
 def main(args: Args) -> None:
@@ -88,19 +115,22 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    decides = {key: value for key, value in asdict(args).items() if key not in ("save", "threads", "out", "install")}
-    provenance.settle(args.out, {**decides, "start": str(args.start)})
-    before = mikasa.Args(out=args.start)
     if not stages(args).exists():
         raise SystemExit(f"{stages(args)}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
-    held, data = mikasa.split(mikasa.load_scenes(before))
-    backbone, answers = started(before, torch.from_numpy(data["proprio"]))
-    backbone.requires_grad_(False)
-    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot, *answers.parameters()]
+    stage = json.loads(stages(args).read_text())
+    rest = ("save", "threads", "workers", "out", "install", "start")
+    decides = {key: value for key, value in asdict(args).items() if key not in rest}
+    provenance.settle(args.out, {**decides, "start": stage["sha256"]})
+    before = stage["settings"]
+    held, facts = split(load(args.start / "scenes", int(before["scenes"])))
+    backbone, answers = started(args.start, int(before["updates"]), facts.proprio)
+    device = found_device()
+    backbone.to(device).requires_grad_(False)
+    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot, *answers.to(device).parameters()]
     optimizer = torch.optim.AdamW([p.requires_grad_(True) for p in learning], args.lr, (0.9, 0.95))
     first = resume(args.out, backbone, answers, optimizer)
-    learn(args, first, backbone, answers, optimizer, data, held)
-    write(args, backbone, evaluate(backbone, answers, held, looked(backbone, held)))
+    learn(args, first, backbone, answers, optimizer, facts, held)
+    write(args, backbone, evaluate(backbone, answers, held))
 
 
 def stages(args: Args) -> Path:
@@ -108,11 +138,11 @@ def stages(args: Args) -> Path:
     return args.start / MIKASA.with_suffix(".json").name
 
 
-def started(before: mikasa.Args, proprio: Tensor) -> tuple[Tiny, Answers]:
+def started(before: Path, updates: int, proprio: np.ndarray) -> tuple[Tiny, Answers]:
     """Backbone and answers as the first two stages left them; notes begin as questions."""
-    state = torch.load(before.out / "state.pt", weights_only=True)
-    if state["step"] != before.updates:
-        raise SystemExit(f"{before.out}: expected update {before.updates}, found {state['step']}; finish that recipe")
+    state = kept(before)
+    if state["step"] != updates:
+        raise SystemExit(f"{before}: expected update {updates}, found {state['step']}; finish that recipe")
     backbone = mikasa.started(proprio)
     answers = Answers(backbone.width)
     backbone.load_state_dict(state["backbone"])
@@ -123,29 +153,54 @@ def started(before: mikasa.Args, proprio: Tensor) -> tuple[Tiny, Answers]:
     return backbone, answers
 
 
-def lesson(rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, hand: np.ndarray) -> Lesson:
-    """A lesson about one scene."""
-    colours = kinds % len(COLORS)
-    draw, later = rng.random(), babble(rng)
-    if draw < 0.25 and (once := alone(colours)):
+def lesson(
+    rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, hand: np.ndarray, cells: np.ndarray
+) -> Lesson:
+    """A lesson about one scene; `cells` (C, N) are the tokens that show each object, -1 for none."""
+    colours, ways = kinds % len(COLORS), (places - hand) / SCALE
+    draw, later, everything = rng.random(), babble(rng), np.ones((2, TOKENS), bool)
+    if draw < 0.2 and (once := alone(colours)):
         i = rng.choice(once)
-        return Lesson(telling(rng, COLORS[colours[i]]), later, (places[i] - hand) / SCALE, False, (colours[i], -1))
-    if draw < 0.45 and (once := alone(kinds)):
+        return Lesson(telling(rng, COLORS[colours[i]]), later, ways[i], "told", (colours[i], -1), everything)
+    if draw < 0.4 and (once := alone(kinds)):
         i = rng.choice(once)
-        return Lesson(telling(rng, name(kinds[i])), later, (places[i] - hand) / SCALE, False, split_kind(kinds[i]))
+        return Lesson(telling(rng, name(kinds[i])), later, ways[i], "told", split_kind(kinds[i]), everything)
+    if draw < 0.85 and (pairs := alike(kinds, cells)):
+        i, other = pairs[rng.integers(len(pairs))]
+        return Lesson(later, babble(rng), ways[other], "like", split_kind(kinds[i]), covered(cells, i))
     side = rng.choice([*SIDES, "gripper", "gripper", "gripper", "gripper"])
     i = at(side, places) if side in SIDES else int(np.linalg.norm(places - hand, axis=1).argmin())
-    plain = side == "gripper" and rng.random() < 0.8
-    told = later if plain else f"what is the {side} object"
-    others = np.flatnonzero((colours == colours[i]) & (np.arange(len(kinds)) != i))
-    if len(others) == 1 and rng.random() < 0.7:
-        return Lesson(told, later, (places[others[0]] - hand) / SCALE, False, split_kind(kinds[i]))
-    return Lesson(told, later, (places[i] - hand) / SCALE, True, split_kind(kinds[i]))
+    told = later if side == "gripper" and rng.random() < 0.8 else f"what is the {side} object"
+    return Lesson(told, later, ways[i], "recalled", split_kind(kinds[i]), everything)
 
 
 def alone(values: np.ndarray) -> list[int]:
     """Which objects are the only ones with their value."""
     return [i for i, value in enumerate(values) if (values == value).sum() == 1]
+
+
+def alike(kinds: np.ndarray, cells: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of an object and the only other like it (of its kind or, if there is none, of its colour), of which the one
+    can be seen with all others covered, and the other with the one covered."""
+    colours, other = kinds % len(COLORS), ~np.eye(len(kinds), dtype=bool)
+    same, near = ((values[:, None] == values) & other for values in (kinds, colours))
+    like = np.where(same.any(1, keepdims=True), same, near)
+    pairs = [(int(i), int(like[i].argmax())) for i in np.flatnonzero(like.sum(1) == 1)]
+    return [(i, j) for i, j in pairs if in_view(cells, i, np.delete(cells, i, 1)) and in_view(cells, j, cells[:, [i]])]
+
+
+def in_view(cells: np.ndarray, i: int, hidden: np.ndarray) -> bool:
+    """Whether a camera shows an object in a token that is not among the hidden ones (C, any number)."""
+    return bool(((cells[:, i] >= 0) & (hidden != cells[:, [i]]).all(1)).any())
+
+
+def covered(cells: np.ndarray, i: int) -> np.ndarray:
+    """Tokens that are shown, (2, T): at first all but those with other objects, later all but those with this one."""
+    shown = np.ones((2, TOKENS), bool)
+    others, mine = np.delete(cells, i, 1), cells[:, i]
+    shown[0, others[others >= 0]] = False
+    shown[1, mine[mine >= 0]] = False
+    return shown
 
 
 def split_kind(kind: int) -> tuple[int, int]:
@@ -164,138 +219,132 @@ def babble(rng: np.random.Generator) -> str:
     return " ".join(rng.choice(WORDS, rng.integers(1, 15)))
 
 
-def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, data: dict, held: dict) -> None:
-    """The loop; every update draws from a generator seeded by its number, so that a resumed run goes on as it would."""
-    began, scene, scene_held = time.time(), looked(backbone, data), looked(backbone, held)
-    for step in track(range(first, args.updates), "pretraining", console=CONSOLE):
-        rng = np.random.default_rng((args.seed, step))
+def lessons_of(part: Scenes, rng: np.random.Generator) -> Batch:
+    """A lesson about each of some scenes (arrays)."""
+    cells, drawn = tokens_of(part.pixels), []
+    for kinds, places, proprio, shown in zip(part.kinds, part.positions, part.proprio, cells, strict=True):
+        there = kinds >= 0
+        drawn.append(lesson(rng, kinds[there], places[there], proprio[:3], shown[:, there]))
+    told, later, goal, about, kind, shown = zip(*drawn, strict=True)
+    return Batch(told, later, np.array(goal, np.float32), np.array(about), np.array(kind), np.array(shown))
+
+
+def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, facts: Scenes, held: Scenes) -> None:
+    """The loop."""
+    began, device = time.time(), backbone.place.device
+    data = facts.to(device)
+    tokens, names = seen_once(backbone, data), facts._replace(pictures=facts.kinds)
+
+    def draw(step: int, rng: np.random.Generator) -> tuple:
+        rows = rng.integers(len(facts.kinds), size=args.frames)
+        part = names.rows(rows)
+        return rows, lessons_of(part, rng), questions(part, 1, rng), int(rng.integers(1, STEPS + 1))
+
+    updates = range(first, args.updates)
+    drawn = draws(draw, args.seed, updates, args.workers)
+    for step, (chosen, lessons, asking, steps) in zip(
+        track(updates, "pretraining", console=CONSOLE), drawn, strict=True
+    ):
         torch.manual_seed(step)
-        rows = rng.integers(len(data["kinds"]), size=args.frames)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
-        loss = noting_loss(backbone, answers, scene[rows].float(), data, rows, rng)
-        loss = loss + reading_loss(backbone, answers, scene[rows].float(), data, rows, rng)
+        rows = torch.from_numpy(chosen).to(device)
+        seen, part = tokens[rows].float(), data._replace(pictures=data.kinds).rows(rows)
+        loss = noting_loss(backbone, answers, seen, part, lessons.to(device), steps)
+        loss = loss + reading_loss(backbone, answers, seen, part, *asking)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in backbone.parameters() if p.requires_grad], 3.0)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 3.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % args.save == 0 or step + 1 == args.updates:
             now = {"step": step + 1, "seconds": round(time.time() - began), "loss": round(loss.item(), 4)}
-            print(json.dumps(now | evaluate(backbone, answers, held, scene_held)), flush=True)
+            print(json.dumps(now | evaluate(backbone, answers, held)), flush=True)
             keep(args.out, step + 1, backbone, answers, optimizer)
 
 
-@torch.no_grad()
-def looked(backbone: Tiny, data: dict) -> Tensor:
-    """Keys and values of all scenes, half precision: tower and context stream rest."""
-    parts = np.array_split(np.arange(len(data["kinds"])), max(1, len(data["kinds"]) // 100))
-    made = []
-    for rows in track(parts, "looking", console=CONSOLE):
-        seen = mikasa.see(backbone, data, rows, augment=False)
-        made.append(backbone.scene_keys(seen, torch.from_numpy(data["proprio"][rows])).half())
-    return torch.cat(made)
-
-
-def reading_loss(backbone: Tiny, answers: Answers, scene: Tensor, data: dict, rows: np.ndarray, rng) -> Tensor:
+def reading_loss(backbone: Tiny, answers: Answers, seen: Tensor, part: Scenes, texts: list[str], truth) -> Tensor:
     """What the second stage taught, so that it stays: probes, and a question in words of each frame."""
-    proprio, kinds = torch.from_numpy(data["proprio"][rows]), torch.from_numpy(data["kinds"][rows])
-    way = (torch.from_numpy(data["positions"][rows]) - proprio[:, None, :3]) / SCALE
-    texts, truth = mikasa.questions(data, rows, 1, rng)
-    return 3 * answers.probe_loss(backbone, scene, kinds, way.nan_to_num()) + 3 * mikasa.answer_loss(
-        answers, asked(backbone, scene, texts), truth
-    )
+    scene = backbone.scene_keys(seen, part.proprio)
+    probes = answers.probe_loss(backbone, scene, part.kinds, part.ways.nan_to_num())
+    answered = torch.from_numpy(truth).to(seen.device)
+    return 3 * probes + 3 * mikasa.answer_loss(answers, asked(backbone, scene, texts), answered)
 
 
-def noting_loss(backbone: Tiny, answers: Answers, scene: Tensor, data: dict, rows: np.ndarray, rng) -> Tensor:
+def noting_loss(backbone: Tiny, answers: Answers, seen: Tensor, part: Scenes, lessons: Batch, steps: int) -> Tensor:
     """Way to the goal (Huber), colour and shape of what was noted."""
-    lessons = lessons_of(data, rows, rng)
-    way, colour, shape = noted(backbone, answers, scene, lessons, rng, follow=True)
-    goal, truth_colour, truth_shape = truths(lessons)
-    loss = F.smooth_l1_loss(way, goal, beta=0.3) + 0.3 * F.cross_entropy(colour, truth_colour)
-    return 3 * loss + 0.9 * F.cross_entropy(shape, truth_shape, ignore_index=-1)
+    way, colour, shape = noted(backbone, answers, seen, part.proprio, lessons, steps, follow=True)
+    loss = F.smooth_l1_loss(way, lessons.goal, beta=0.3) + 0.3 * F.cross_entropy(colour, lessons.kind[:, 0])
+    return 3 * loss + 0.9 * F.cross_entropy(shape, lessons.kind[:, 1], ignore_index=-1)
 
 
-def lessons_of(data: dict, rows: np.ndarray, rng) -> list[Lesson]:
-    """A lesson about each of some scenes."""
-    drawn = []
-    for row in rows:
-        there = data["kinds"][row] >= 0
-        drawn.append(lesson(rng, data["kinds"][row][there], data["positions"][row][there], data["proprio"][row, :3]))
-    return drawn
-
-
-def truths(lessons: list[Lesson]) -> tuple[Tensor, Tensor, Tensor]:
-    """Goals (B, 3), colours and shapes (B,) with -1 where it does not matter."""
-    colour, shape = torch.tensor([one.kind for one in lessons]).T
-    return torch.tensor(np.array([one.goal for one in lessons], np.float32)), colour, shape
-
-
-def noted(backbone: Tiny, answers: Answers, scene: Tensor, lessons: list[Lesson], rng, follow: bool) -> tuple:
-    """Take a note, keep it for up to four steps, and answer: way (B, 3), logits of colour and shape."""
-    rows, width = len(lessons), backbone.width
-    slots = backbone.notes.slot + PLACE_STD * torch.randn(1, NOTES, width)
-    told, later = ([getattr(one, which) for one in lessons] for which in ("told", "later"))
-    first, others = with_text(backbone, scene, told), with_text(backbone, scene, later)
-    gate = torch.sigmoid(gate_bias(width, notes.SLOWEST) + torch.empty(rows, 1, 1).uniform_(-0.7, 0.7))
-    memory = torch.zeros(rows, NOTES, width)
-    for step in range(int(rng.integers(1, 5))):
+def noted(
+    backbone: Tiny, answers: Answers, seen: Tensor, proprio: Tensor, lessons: Batch, steps: int, follow: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take a note, keep it for so many steps in all, and answer: way (B, 3), logits of colour and shape."""
+    (rows, _, width), device = seen.shape, seen.device
+    slots = backbone.notes.slot + PLACE_STD * torch.randn(1, NOTES, width, device=device)
+    scene = backbone.embed(seen, proprio)
+    first, others = (
+        context(backbone, scene, lessons.shown[:, i], texts) for i, texts in enumerate((lessons.told, lessons.later))
+    )
+    hold = gate_bias(width, notes.SLOWEST).to(device)
+    gate = torch.sigmoid(hold + torch.empty(rows, 1, 1, device=device).uniform_(-0.7, 0.7))
+    memory = torch.zeros(rows, NOTES, width, device=device)
+    for step in range(steps):
         kv, ok = first if step == 0 else others
-        unseen = torch.rand(rows) < (0.0 if step == 0 else 0.3)
-        h_BMD, _ = backbone.ask(slots + notes.SCALE * memory, kv, blind(ok, unseen, scene.shape[3]))
+        unseen = torch.rand(rows, device=device) < (0.0 if step == 0 else 0.3)
+        h_BMD, _ = backbone.ask(slots + notes.SCALE * memory, kv, blind(ok, unseen))
         if follow:
             backbone.notes.follow(h_BMD, 0.02)
         memory = torch.lerp(memory, backbone.notes.standardised(h_BMD), gate)
-    kv, ok = others
-    ok = blind(ok, torch.tensor([one.hidden for one in lessons]), scene.shape[3])
+    kv, ok = others[0], blind(others[1], lessons.are("recalled"))
     reader = backbone.question.expand(rows, 1, -1)
     way, _, colour, shape = answers(backbone.ask_at_once(slots + notes.SCALE * memory, reader, kv, ok)[1][:, 0])
     return way, colour, shape
 
 
-def blind(ok: Tensor, unseen: Tensor, tokens: int) -> Tensor:
+def context(backbone: Tiny, scene: Tensor, shown: Tensor, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Keys and values of scenes with tokens that are covered, and of words; and which of these may be attended to."""
+    ok = F.pad(shown, (0, 1), value=True)  # what the arm feels is never covered
+    text, text_ok = backbone.text_keys(texts)
+    return torch.cat([alone_in(backbone.context, scene, ok), text], 3), torch.cat([ok, text_ok], 1)
+
+
+def blind(ok: Tensor, unseen: Tensor) -> Tensor:
     """The mask without the vision tokens of the rows that see nothing; what the arm feels stays."""
     seen = torch.ones_like(ok)
-    seen[:, : tokens - 1] = ~unseen[:, None]
+    seen[:, :TOKENS] = ~unseen[:, None]
     return ok & seen
 
 
 @torch.inference_mode()
-def evaluate(backbone: Tiny, answers: Answers, held: dict, scene: Tensor) -> dict:
-    """Median errors (mm) of ways to what was told, has the colour of what was noted, and lay where it was noted, share
-    within 25 mm; colours and shapes kept; and a question in words, as after the second stage."""
-    errors: dict[str, list[Tensor]] = {"told": [], "same": [], "recalled": [], "place": []}
+def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
+    """Median errors (mm) of ways to what was told, is like what was noted, and lay where it was noted, share within 25
+    mm; colours and shapes kept; and a question in words, as after the second stage."""
+    device = backbone.place.device
+    errors: dict[str, list[Tensor]] = {"told": [], "like": [], "recalled": [], "place": []}
     right: dict[str, list[Tensor]] = {"colour": [], "shape": []}
     for start in range(0, HELD, 100):
-        rows, rng = np.arange(start, start + 100), np.random.default_rng((7, start))
+        arrays, rng = held.rows(slice(start, start + 100)), np.random.default_rng((7, start))
         torch.manual_seed(start)
-        lessons = lessons_of(held, rows, rng)
-        way, colour, shape = noted(backbone, answers, scene[rows].float(), lessons, rng, follow=False)
-        goal, truth_colour, truth_shape = truths(lessons)
-        error = millimetres(way, goal)
-        hidden, told = (torch.tensor(flags) for flags in zip(*[(o.hidden, is_told(o)) for o in lessons], strict=True))
-        for what, mask in {"told": told, "same": ~told & ~hidden, "recalled": hidden}.items():
-            errors[what].append(error[mask])
-        right["colour"].append((colour.argmax(-1) == truth_colour).float())
-        right["shape"].append((shape.argmax(-1) == truth_shape)[truth_shape >= 0].float())
-        texts, truth = mikasa.questions(held, rows, 2, rng)
-        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts])
-        position = answers(asked(backbone, scene[rows].float(), texts))[0]
-        errors["place"].append(millimetres(position, truth[:, :3])[asks])
+        part, lessons = arrays.to(device), lessons_of(arrays, rng).to(device)
+        seen, steps = backbone.see(part.pictures), int(rng.integers(1, STEPS + 1))
+        way, colour, shape = noted(backbone, answers, seen, part.proprio, lessons, steps, follow=False)
+        error = millimetres(way, lessons.goal)
+        for about in ("told", "like", "recalled"):
+            errors[about].append(error[lessons.are(about)])
+        right["colour"].append((colour.argmax(-1) == lessons.kind[:, 0]).float())
+        right["shape"].append((shape.argmax(-1) == lessons.kind[:, 1])[lessons.kind[:, 1] >= 0].float())
+        texts, answered = questions(arrays, 2, rng)
+        truth = torch.from_numpy(answered).to(device)
+        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts], device=device)
+        scene = backbone.scene_keys(seen, part.proprio)
+        errors["place"].append(millimetres(answers(asked(backbone, scene, texts))[0], truth[:, :3])[asks])
     result = {what: torch.cat(parts).mean().item() for what, parts in right.items()}
     for what, parts in errors.items():
         error = torch.cat(parts)
         result |= {f"{what}_mm": error.median().item(), f"{what}_25mm": (error < 25).float().mean().item()}
     return {key: round(value, 3) for key, value in result.items()}
-
-
-def is_told(one: Lesson) -> bool:
-    """Whether the first text names what to touch."""
-    return any(color in one.told.split() for color in COLORS)
-
-
-def millimetres(found: Tensor, truth: Tensor) -> Tensor:
-    """Distances in the table's plane between ways in units of SCALE."""
-    return (found - truth)[:, :2].norm(dim=1) * SCALE * 1000
 
 
 def write(args: Args, backbone: Tiny, metrics: dict) -> None:
@@ -306,6 +355,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "seeds": f"scenes from {PRETRAIN} on, as before; training {args.seed}",
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
+        "device": {"type": backbone.place.device.type, **provenance.gpu()},
         "before": json.loads(stages(args).read_text()),
     }
     publish(MIKASA if args.install else args.out / MIKASA.name, backbone, about)

@@ -10,7 +10,6 @@ demonstrations, validation and test.
     python recipes/pretrain_tiny.py --install          # also replaces the weights shipped with the package
 """
 
-import hashlib
 import json
 import math
 import time
@@ -22,19 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
+from pretraining import CONSOLE, forward, keep, publish, resume
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram import provenance
 from engram.backbones.tiny import PACKAGED, SIZES, Tiny
 from engram.data.seeds import PRETRAIN
 from engram.envs.tabletop.frames import scenes
 from engram.envs.tabletop.scene import COLORS
 
-CONSOLE = Console(stderr=True)
 NAMES = list(COLORS)
 IMAGE_TOKENS = 16  # of a camera
 SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "nearest": (1, -1), "farthest": (1, 1)}
@@ -219,19 +215,6 @@ def batch(data: dict[str, np.ndarray], rows: np.ndarray, questions: int, rng: np
     return images, torch.from_numpy(data["proprio"][rows]), [text for text, _ in pairs], answers
 
 
-def forward(backbone: Tiny, seen: Tensor, proprio: Tensor, texts: list[str], full: bool) -> Tensor:
-    """Hidden states of the questions (row-major: frame, question) about frames seen, under either context mask."""
-    questions = len(texts) // len(seen)
-    slots = backbone.question.expand(len(texts), -1, -1)
-    if full:
-        scene = backbone.embed(seen, proprio).repeat_interleave(questions, 0)
-        return backbone.think(scene, *backbone.text(texts), slots)[0][:, 0]
-    scene = backbone.scene_keys(seen, proprio).repeat_interleave(questions, 0)
-    text, text_ok = backbone.text_keys(texts)
-    ok = F.pad(text_ok, (scene.shape[3], 0), value=True)
-    return backbone.ask(slots, torch.cat([scene, text], 3), ok)[0][:, 0]
-
-
 def compared(backbone: Tiny, seen: Tensor, proprio: Tensor) -> Tensor:
     """The scene's tokens before the last layer of the context stream, insulated: what keys and values there hold."""
     x_BND = backbone.embed(seen, proprio)
@@ -291,23 +274,6 @@ def rate(args: Args, step: int) -> float:
     return args.lr * min(1, (step + 1) / 200) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
 
 
-def keep(out: Path, step: int, backbone: Tiny, answers: nn.Module, optimizer) -> None:
-    """Write the state after so many updates, whole or not at all."""
-    parts = {"backbone": backbone, "answers": answers, "optimizer": optimizer}
-    torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, out / "state.new")
-    (out / "state.new").rename(out / "state.pt")
-
-
-def resume(out: Path, backbone: Tiny, answers: nn.Module, optimizer) -> int:
-    """The update to go on from."""
-    if not (out / "state.pt").exists():
-        return 0
-    state = torch.load(out / "state.pt", weights_only=True)
-    for name, part in {"backbone": backbone, "answers": answers, "optimizer": optimizer}.items():
-        part.load_state_dict(state[name])
-    return state["step"]
-
-
 @torch.inference_mode()
 def evaluate(backbone: Tiny, answers: Answers, held: dict) -> dict:
     """Median position error (mm), share within 15 mm, colour accuracy; twins apart; held-out scenes, both masks."""
@@ -344,15 +310,6 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "metrics": metrics,
     }
     publish(folder / f"tiny_{args.size}.safetensors", backbone, about)
-
-
-def publish(path: Path, backbone: Tiny, about: dict) -> None:
-    """Weights in bf16 at `path` and, beside them, what they are: `about`, commit, versions, checksum."""
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in backbone.state_dict().items()}, path)
-    made = {"commit": provenance.commit(), "versions": provenance.versions()}
-    checksum = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    path.with_suffix(".json").write_text(json.dumps({**about, **made, **checksum}, indent=1) + "\n")
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

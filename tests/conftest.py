@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # plots go to files, with or without a display
+if "ENGRAM_TEST_GPU" not in os.environ:  # bits are compared, which a GPU does not keep (tests/test_device.py)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
 from hypothesis import settings

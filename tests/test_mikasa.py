@@ -222,3 +222,18 @@ def test_pretraining_frames_are_labelled_where_they_show_things():
     there = data["kinds"] >= 0
     assert (np.isnan(data["positions"][..., 0]) == ~there).all()
     assert np.isfinite(data["pixels"][:, 0][there]).mean() > 0.9
+
+
+@installed
+def test_pretraining_frames_lay_shapes_as_high_as_the_tasks_do():
+    from engram.envs.mikasa import frames
+
+    with mikasa.make("RememberShape9", images=False) as env:
+        env.reset(seed=0)
+        height = {env.sim.shape_dict[key]: z for key, z in env.sim.shape_resting_z.items()}
+    data = frames.scenes(seed=2, count=6)
+    kinds, z = data["kinds"], data["positions"][..., 2]
+    shapes = [frames.SHAPES[kind // len(frames.COLORS)] for kind in kinds[kinds >= 0]]
+    laid = [(shape, found) for shape, found in zip(shapes, z[kinds >= 0], strict=True) if shape != "target"]
+    assert len({shape for shape, _ in laid}) > 4
+    np.testing.assert_allclose([found for _, found in laid], [height[shape] for shape, _ in laid], atol=1e-6)

@@ -87,3 +87,11 @@ def test_a_slim_checkpoint_that_lost_its_base_is_refused(saved, tmp_path):
     (tmp_path / "slim" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"tensor trunk\.backbone\..*: expected shape .*, found none"):
         checkpoint.load(tmp_path / "slim")
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((Path(__file__).parents[1] / "results" / "weights").iterdir()), ids=lambda folder: folder.name
+)
+def test_published_weights_are_on_the_weights_that_ship(folder):
+    policy, _ = checkpoint.load(str(folder))
+    assert policy.spec.cameras == tiny.CAMERAS

@@ -1,7 +1,8 @@
 """`tiny`: a vision-language backbone of 1 to 10 million parameters, laid out like the large ones.
 
-A convolutional vision tower gives a token for each 16 x 16 pixels of a camera; they, proprioception and the words of
-the instruction are the context; memory and action tokens are slots (streams.py). Two context masks (decision 0002):
+A convolutional vision tower gives a token for each 16 x 16 pixels of a camera (of 64 or 128 a side); they,
+proprioception and the words of the instruction are the context; memory and action tokens are slots (streams.py). Two
+context masks (decision 0002):
 
 full       context and memory see one another; the trunk runs once per control tick (the paper's mask).
 insulated  images and proprioception see one another, text sees text, neither sees memory: the trunk of a whole window
@@ -14,6 +15,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +55,53 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 class VisionTower(nn.Module):
     """Strided convolutions: (B,3,H,W) in [-1,1] to a grid of tokens (B,G*G,D), G = 4, or 8 from 128 pixels a side on.
 
-    The first one brings any picture to 32 cells a side, the larger ones by a larger stride and to more channels; each
-    of the others halves that.
+    Larger pictures show small things: their tower is wider, and looks again at each resolution (decision 0008).
     """
 
     def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
-        self.grid, stem = 8 if side >= 128 else 4, max(2, side // 32)
-        halvings = 3 if self.grid == 4 else 2
-        sizes = [3, *(count * stem // 2 for count in channels[:halvings]), width]
-        steps: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-            stride = 2 if steps else stem
-            conv = nn.Conv2d(before, after, 3 * stride // 2, stride, max(1, stride // 4))
-            steps += [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
-        self.body = nn.Sequential(*steps[:-1])
+        self.grid = 8 if side >= 128 else 4
+        self.body = nn.Sequential(*(_deep(width, channels, side // 64) if self.grid == 8 else _plain(width, channels)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Tokens in row-major order of the grid."""
         grid = self.body(x_BCHW.contiguous(memory_format=torch.channels_last))
         return nn.functional.adaptive_avg_pool2d(grid, self.grid).flatten(2).transpose(1, 2)
+
+
+class Again(nn.Module):
+    """x + f(x), f a convolution over the neighbours: more is told from what is there already."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(channels, channels, 3, 1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.body(x_BCHW)
+
+
+def _plain(width: int, channels: Sequence[int]) -> list[nn.Module]:
+    """Four convolutions, each of which halves the picture."""
+    sizes = [3, *channels, width]
+    return [step for before, after in pairwise(sizes) for step in _convolution(before, after, 3, 2)][:-1]
+
+
+def _deep(width: int, channels: Sequence[int], stride: int) -> list[nn.Module]:
+    """A convolution to 64 cells a side (or up to 95) and three that halve that, a second look after each of the three.
+
+    More channels where there are more cells than in the plain tower: what is small is told there or not at all.
+    """
+    first, second, _ = channels
+    sizes = [2 * first, 4 * first, 3 * second, width]
+    steps = _convolution(3, sizes[0], 2 * stride, stride)
+    for before, after in pairwise(sizes):
+        steps += [*_convolution(before, after, 3, 2), Again(after)]
+    return [*steps, nn.GroupNorm(max(1, width // 16), width)]
+
+
+def _convolution(before: int, after: int, size: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(before, after, size, stride, padding=(size - stride + 1) // 2)
+    return [conv, nn.GroupNorm(max(1, after // 16), after), nn.GELU()]
 
 
 class Tiny(nn.Module):

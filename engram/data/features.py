@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engram.data.lerobot import Dataset
 from engram.data.pixels import Progress
+from engram.device import holds
 from engram.types import Observation
 
 
@@ -21,7 +22,7 @@ class FeatureStore:
     """`store[frames]`, int64 of any shape (...), gives features float32 (..., *encoder's).
 
     values  (U, ...)  features of the U distinct frames, in the storage dtype
-    index   (F,)      int64, entry of each frame of the data set
+    index   (F,)      int64, entry of each frame of the data set, where the values are
     """
 
     def __init__(self, values: Float[Tensor, "U *feature"], index: Int64[Tensor, "F"]):
@@ -36,6 +37,8 @@ class FeatureStore:
         dtype: torch.dtype = torch.float16,
         batch: int = 64,
         progress: Progress | None = None,
+        device: torch.device | str = "cpu",
+        stay: bool = True,
     ) -> "FeatureStore":
         """Encode each distinct frame of `dataset`.
 
@@ -46,22 +49,25 @@ class FeatureStore:
             dtype: how features are kept. float16 halves the memory and keeps 3 digits; float32 keeps all.
             batch: frames per call of `encode`.
             progress: called with (frames done, distinct frames).
+            device: where to encode.
+            stay: keep the features there too, if they fit; else in main memory.
         """
         kept, index = distinct(dataset)
         values: Tensor | None = None
         for start in range(0, len(kept), batch):
-            out = encode(observation(dataset, kept[start : start + batch]))
+            out = encode(observation(dataset, kept[start : start + batch]).to(device)).to(dtype)
             if values is None:
-                values = torch.empty((len(kept), *out.shape[1:]), dtype=dtype)
-            values[start : start + len(out)] = out.to("cpu", dtype)
+                fits = stay and holds(out.device, out[0].nbytes * len(kept))
+                values = out.new_empty((len(kept), *out.shape[1:]), device=out.device if fits else "cpu")
+            values[start : start + len(out)] = out.to(values.device)
             if progress is not None:
                 progress(min(start + batch, len(kept)), len(kept))
         assert values is not None, "a data set has at least one frame"
-        return cls(values, torch.from_numpy(index))
+        return cls(values, torch.from_numpy(index).to(values.device))
 
     def __getitem__(self, frames: Int64[Tensor, "*lead"]) -> Float[Tensor, "..."]:
-        """Features of `frames`, float32."""
-        return self.values[self.index[frames]].float()
+        """Features of `frames`, float32, where the values are."""
+        return self.values[self.index[frames.to(self.index.device)]].float()
 
 
 def distinct(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

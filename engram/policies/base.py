@@ -38,6 +38,11 @@ class Policy(nn.Module, abc.ABC):
     replan: int
     ensemble: float = 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and with them all that it computes."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+
     @abc.abstractmethod
     def init(self, batch: int) -> Carry:
         """The carry that `batch` episodes start with: lasting keys only; pure."""

@@ -247,7 +247,8 @@ def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
         if expected != got:
             raise ValueError(
                 f"{folder}: tensor {name}: expected {expected}, found {got}; "
-                "config.json and weights do not belong together, use another checkpoint"
+                "config.json and weights do not belong together, or another version of Engram wrote them; "
+                "use another checkpoint"
             )
     policy.load_state_dict(found)
 

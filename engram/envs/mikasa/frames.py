@@ -22,7 +22,13 @@ from engram.envs.mikasa.task import proprioception
 SHAPES = (*RememberShapeVLABaseEnv.SHAPE_MAPPING.values(), "target")
 COLORS = (*(name.lower() for name, _ in RememberColorVLABaseEnv.COLOR_MAPPING.values()), "violet")
 RGB = [np.array(rgb) / 255 for _, rgb in RememberColorVLABaseEnv.COLOR_MAPPING.values()]
-MOST = 12  # objects in a frame; a shard has two targets more to choose from
+BLUE = COLORS.index("blue")
+# Cubes of any colour, all shapes in red, lime or blue, as the benchmark has them; each twice, so that a frame can show
+# twins; and at the end both targets.
+TWINS = 2 * [(shape, color) for shape in range(len(SHAPES) - 1) for color in range(9 if shape == 0 else 3)]
+KINDS = [*TWINS, (SHAPES.index("target"), COLORS.index("red")), (SHAPES.index("target"), COLORS.index("violet"))]
+OFTEN = [0.3 / 9 * (shape == 0) + 0.5 / 27 * (color < 3) + 0.2 / 9 * (color == BLUE) for shape, color in TWINS]
+MOST = 12  # objects in a frame, a target beside them
 TABLE = ((-0.33, -0.33), (0.25, 0.33))  # metres: where objects lie, low and high corner
 APART = 0.055  # metres between two centres, at least
 AWAY = 1000.0  # metres: height at which objects are that a frame does not show
@@ -32,13 +38,12 @@ WAYS, STEPS = 50, 6  # of the arm's wandering: places it heads for, ticks for ea
 
 
 class Still(RememberShapeVLABaseEnv):
-    """The benchmark's table, arm and cameras with a random choice of its objects; nothing happens in it.
+    """The benchmark's table, arm and cameras, and its objects, KINDS; nothing happens in it.
 
-    kinds  (shape, colour) of each object, as numbers of SHAPES and COLORS; targets, red and violet, are the last two
+    upright  quaternion of each object as the benchmark lays it; heights: of its centre then, metres
     """
 
-    def __init__(self, *args, kinds: list[tuple[int, int]], **kwargs):
-        self.kinds = kinds
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, robot_uids="panda_wristcam", **kwargs)
 
     def _load_scene(self, options: dict) -> None:
@@ -46,8 +51,10 @@ class Still(RememberShapeVLABaseEnv):
         self.table_scene.build()
         self.objects = [
             self._target(key, color) if SHAPES[shape] == "target" else self._object(shape, key, color)
-            for key, (shape, color) in enumerate(self.kinds)
+            for key, (shape, color) in enumerate(KINDS)
         ]
+        self.upright = [self._get_shape_quaternion(SHAPES[shape]) for shape, _ in KINDS]
+        self.heights = list(map(self._compute_actor_resting_z, self.objects, self.upright))
 
     def _object(self, shape: int, key: int, color: int):
         return self._build_shape_actor(SHAPES[shape], key, RGB[color])
@@ -74,7 +81,7 @@ class Still(RememberShapeVLABaseEnv):
 
 
 def scenes(seed: int, count: int) -> dict[str, np.ndarray]:
-    """`count` independent scenes of one choice of objects: a function of its arguments (and of the renderer).
+    """`count` independent scenes: a function of its arguments (and of the renderer).
 
     base, wrist  uint8 (F, 128, 128, 3)
     proprio      float32 (F, 7)         pose of the tool centre and gap of the fingers
@@ -83,23 +90,13 @@ def scenes(seed: int, count: int) -> dict[str, np.ndarray]:
     pixels       float32 (F, C, N, 2)   where the base and the wrist camera show the centres; NaN outside the picture
     """
     rng = np.random.default_rng(seed)
-    env = Still(kinds=_kinds(rng), obs_mode="rgb", control_mode="pd_ee_delta_pose", sim_backend="physx_cpu",
-                render_backend="cpu", reward_mode="none")  # fmt: skip
+    env = Still(obs_mode="rgb", control_mode="pd_ee_delta_pose", sim_backend="physx_cpu", render_backend="cpu",
+                reward_mode="none")  # fmt: skip
     env.reset(seed=seed)
     cameras, poses = Cameras(env), _wander(env, rng)
     drawn = [_scene(env, cameras, rng, poses) for _ in range(count)]
     env.close()
     return {key: np.stack([one[key] for one in drawn]) for key in drawn[0]}
-
-
-def _kinds(rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Cubes of any colour, shapes in red, lime or blue, shapes in blue: as the benchmark has them; and both targets."""
-    drawn = []
-    for how in rng.choice(3, MOST, p=[0.5, 0.3, 0.2]):
-        shape = 0 if how == 0 else int(rng.integers(len(SHAPES) - 1))
-        drawn.append((shape, int(rng.integers(len(RGB))) if how == 0 else int(rng.integers(3)) if how == 1 else 2))
-    target = SHAPES.index("target")
-    return [*drawn, (target, COLORS.index("red")), (target, COLORS.index("violet"))]
 
 
 def _wander(env: Still, rng: np.random.Generator) -> np.ndarray:
@@ -119,20 +116,20 @@ def _wander(env: Still, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scene(env: Still, cameras: Cameras, rng: np.random.Generator, poses: np.ndarray) -> dict[str, np.ndarray]:
-    pose = REST + rng.normal(0, 0.02, 9) * HELD if rng.random() < 0.2 else poses[rng.integers(len(poses))]
+    pose = REST + rng.normal(0, 0.02, 9) * HELD if rng.random() < 0.3 else poses[rng.integers(len(poses))]
     env.agent.robot.set_qpos(torch.from_numpy(pose.astype(np.float32))[None])
     count = int(rng.integers(1, MOST + 1)) if rng.random() < 0.7 else int(rng.integers(1, 4))
-    chosen = rng.permutation(MOST)[:count].tolist()
+    chosen = rng.choice(len(TWINS), count, replace=False, p=np.array(OFTEN) / sum(OFTEN)).tolist()
     near = motion.tcp(env)[:2] + rng.normal(0, 0.06, 2) * rng.random() if rng.random() < 0.65 else None
     spots = _spots(rng, count, near)
     if rng.random() < 0.35:  # a target lies under other things
-        chosen.append(int(rng.integers(MOST, MOST + 2)))
+        chosen.append(int(rng.integers(len(TWINS), len(KINDS))))
         spots = [*spots[:count], rng.uniform(*TABLE)]
     kinds, positions = np.full(MOST + 1, -1), np.full((MOST + 1, 3), np.nan, np.float32)
     for actor in env.objects:
         actor.set_pose(Pose.create_from_pq(p=[[0, 0, AWAY]], q=[[1, 0, 0, 0]]))
     for row, (key, spot) in enumerate(zip(chosen, spots, strict=True)):
-        shape, color = env.kinds[key]
+        shape, color = KINDS[key]
         kinds[row], positions[row] = shape * len(COLORS) + color, _put(env, rng, key, spot)
     pixels = np.stack([_pixels(env, sensor, positions) for sensor in SENSORS.values()])
     return {**cameras.look(), "proprio": proprioception(env), "kinds": kinds, "positions": positions, "pixels": pixels}
@@ -150,13 +147,14 @@ def _pixels(env: Still, sensor: str, positions_NX: np.ndarray) -> np.ndarray:
 
 def _put(env: Still, rng: np.random.Generator, key: int, spot: np.ndarray) -> np.ndarray:
     """Lay an object there, most often as the benchmark does: unturned. Its centre, metres (3,)."""
-    if SHAPES[env.kinds[key][0]] == "target":
-        place, q = [*spot, 1e-3], [np.sqrt(0.5), 0, np.sqrt(0.5), 0]
+    if SHAPES[KINDS[key][0]] == "target":
+        pose = sapien.Pose([*spot, 1e-3], [np.sqrt(0.5), 0, np.sqrt(0.5), 0])
     else:
         yaw = rng.uniform(0, 2 * np.pi) * (rng.random() < 0.3)
-        place, q = [*spot, 0.02], [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
-    env.objects[key].set_pose(Pose.create_from_pq(p=[place], q=[list(map(float, q))]))
-    return np.array(place, np.float32)
+        turned = sapien.Pose([*spot, env.heights[key]], [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+        pose = turned * sapien.Pose(q=env.upright[key])
+    env.objects[key].set_pose(Pose.create_from_pq(p=[pose.p], q=[pose.q]))
+    return pose.p
 
 
 def _spots(rng: np.random.Generator, count: int, near: np.ndarray | None) -> list[np.ndarray]:
