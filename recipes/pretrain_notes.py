@@ -233,7 +233,8 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
     """The loop."""
     began, device = time.time(), backbone.place.device
     data = facts.to(device)
-    tokens, names = seen_once(backbone, data), facts._replace(pictures=facts.kinds)
+    tokens, names = seen_once(backbone, data), facts._replace(pictures=facts.kinds)  # all that lessons are made of
+    labels = data._replace(pictures=data.kinds)
 
     def draw(step: int, rng: np.random.Generator) -> tuple:
         rows = rng.integers(len(facts.kinds), size=args.frames)
@@ -249,7 +250,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
         rows = torch.from_numpy(chosen).to(device)
-        seen, part = tokens[rows].float(), data._replace(pictures=data.kinds).rows(rows)
+        seen, part = tokens[rows].float(), labels.rows(rows)
         loss = noting_loss(backbone, answers, seen, part, lessons.to(device), steps)
         loss = loss + reading_loss(backbone, answers, seen, part, *asking)
         loss.backward()
