@@ -65,7 +65,8 @@ def collect(
     with envs.make(task, **knobs) as env:  # names an unknown task or knob before anything is written
         spec = spec_of(env)
         _require_images(env, task)
-    shards = _shards(out, {"task": task, "knobs": knobs, "noise": noise, "engram": engram.__version__})
+    asked = {"task": task, "knobs": knobs, "noise": noise, "pushed_ticks": envs.pushed_ticks(task)}
+    shards = _shards(out, {**asked, "engram": engram.__version__})
     first, robot = DEMOS + seed * SPAN, "engram-mikasa" if task.startswith(envs.MIKASA) else "engram-tabletop"
     kept = dropped = frames = 0
     with Writer(out, spec, robot=robot) as writer, _progress() as progress:
@@ -80,7 +81,7 @@ def collect(
             kept, frames = kept + 1, frames + len(episode["action"])
             progress.advance(bar)
         seeds = [first, first + kept + dropped - 1]
-        writer.notes = {"task": task, "knobs": knobs, "noise": noise, "seeds": seeds, "dropped": dropped}
+        writer.notes = {**asked, "seeds": seeds, "dropped": dropped}
     shutil.rmtree(shards)
     return Collected(kept, dropped, frames)
 

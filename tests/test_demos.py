@@ -73,6 +73,7 @@ def test_noise_ends_where_the_hand_must_come_to_rest(task, pushed):
 def test_where_they_come_from_is_written_down(root):
     notes = json.loads((root / "meta/engram.json").read_text())
     assert (notes["task"], notes["seeds"], notes["dropped"]) == (TASK, [DEMOS, DEMOS + EPISODES - 1], 0)
+    assert (notes["noise"], notes["pushed_ticks"]) == (0.3, 8)
     episodes = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet", partitioning=None)
     assert episodes["seed"].to_pylist() == [DEMOS + number for number in range(EPISODES)]
 
