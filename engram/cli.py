@@ -67,7 +67,7 @@ class Train:
     (on a GPU: up to rounding)."""
 
     data: tuple[Path, ...]
-    """Data set folders (LeRobot v3); several are mixed."""
+    """Data set folders (LeRobot v3); several are mixed. One named twice is shown twice as often."""
     out: Path
     """Folder of the run: OUT/checkpoint is the policy, OUT/metrics.jsonl its learning curve."""
     design: Annotated[Any, tyro.conf.arg(constructor=_unchecked(Design))]

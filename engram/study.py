@@ -46,7 +46,8 @@ class Arm:
 class Study:
     """What to compare.
 
-    tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed
+    tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed; those of a task that is
+              named twice are shown twice as often
     tested    tasks that policies are tested on; by default the first of `tasks`
     arms      by name; every arm is trained for each of `seeds` (its Settings.seed) and compared with the first arm
     tests     evaluations of each policy: name -> knobs of the environment
@@ -71,9 +72,13 @@ class Study:
     notes: str = ""
 
     def __post_init__(self):
-        if self.demo_seeds and len(self.demo_seeds) != len(self.tasks):
-            expected = f"one for each of {len(self.tasks)} tasks"
+        if self.demo_seeds and len(self.demo_seeds) != len(self.recorded()):
+            expected = f"one for each of {len(self.recorded())} tasks"
             raise ValueError(f"demo_seeds: expected {expected}, found {len(self.demo_seeds)}; give as many, or none")
+
+    def recorded(self) -> tuple[str, ...]:
+        """Each of its tasks once."""
+        return tuple(dict.fromkeys(self.tasks))
 
     def trials(self) -> list[tuple[str, str, dict]]:
         """(test, task, knobs) of every evaluation of a policy."""
@@ -102,7 +107,7 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
     Returns the table's JSON file, in results/ of the current directory. ValueError if `out` holds demonstrations or
     policies of another study.
     """
-    made = {"tasks": study.tasks, "demos": study.demos, "knobs": study.knobs}
+    made = {"tasks": study.recorded(), "demos": study.demos, "knobs": study.knobs}
     provenance.settle(out, made | ({"demo_seeds": study.demo_seeds} if study.demo_seeds else {}))
     for name, seed in _runs(study):
         provenance.settle(_folder(out, name, seed), _plan(study, name, seed))
@@ -144,15 +149,16 @@ def _plan(study: Study, name: str, seed: int) -> dict:
     settings = replace(arm.settings, seed=seed).identity()
     plan = {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
     plan |= {"tested": study.tested} if study.tested else {}  # plans of before there were these stay as they are
+    plan |= {"shown": study.tasks} if study.tasks != study.recorded() else {}
     return plan | ({"first_seed": study.first_seed} if study.first_seed != TEST else {})
 
 
 def _demos(study: Study, out: Path) -> tuple[Path, ...]:
-    folders = {task: out / "demos" / task for task in study.tasks}
+    folders = {task: out / "demos" / task for task in study.recorded()}
     for (task, folder), seed in zip(folders.items(), study.demo_seeds or range(len(folders)), strict=True):
         if not folder.exists():
             collect(task, study.demos, folder, seed=seed, **study.knobs)
-    return tuple(folders.values())
+    return tuple(folders[task] for task in study.tasks)
 
 
 def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:

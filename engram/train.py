@@ -96,7 +96,7 @@ def keep_pages() -> None:
 
 def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for; videos are decoded, and features computed where the trunk is frozen."""
-    lengths = np.array([episode.length for episode in data.episodes])
+    lengths = data.lengths[data.shown]
     schedule: Schedule | Episodes | Shuffled
     if settings.loader == "shuffled":
         if policy.init(1):

@@ -176,6 +176,18 @@ def test_several_data_sets_are_one(tmp_path, root):
     np.testing.assert_array_equal(both.pixels(mixed), want)
 
 
+def test_a_data_set_named_twice_is_there_once_and_shown_twice(tmp_path, root):
+    other = record(tmp_path / "other", (3, 6), first=1)
+    plain, twice = Dataset(root, other), Dataset(root, other, root)
+    mine = len(Dataset(root).lengths)
+    np.testing.assert_array_equal(twice.action, plain.action)
+    assert np.bincount(twice.shown).tolist() == [2] * mine + [1, 1]
+    assert plain.shown.tolist() == list(range(mine + 2))
+    assert "shown" not in plain.identity()
+    assert twice.identity()["shown"] == 2 * mine + 2
+    assert twice.identity()["digest"] not in (plain.identity()["digest"], Dataset(root, other, other).identity()["digest"])
+
+
 def rewrite(path: Path, change) -> None:
     table = pq.read_table(path, partitioning=None)
     pq.write_table(change(table), path)

@@ -29,10 +29,13 @@ class Episode:
 class Dataset:
     """One data set, or several of the same spec one after the other. Frames are numbered 0 .. F-1 over all of them.
 
-    Legend: E episodes, F frames, P proprioception, A action, H W pixels.
+    One that is named several times is there once, and shown so many times as often.
+
+    Legend: E episodes, S episodes shown in a pass, F frames, P proprioception, A action, H W pixels.
 
     robot             the arm, as the first data set calls it
     lengths, starts   int64   (E,)    ticks of each episode, and the frame it begins at
+    shown             int64   (S,)    episodes of one pass: each once, or as many times as its data set is named
     state             float32 (F, P)
     action            float32 (F, A)  the expert's
     previous_action   float32 (F, A)  executed before the tick; the row before where the data do not say
@@ -44,13 +47,16 @@ class Dataset:
 
     def __init__(self, root: Path | str, *more: Path | str):
         self.roots = tuple(Path(path) for path in (root, *more))
-        self._parts = [read(path) for path in self.roots]
+        self._parts = [read(path) for path in dict.fromkeys(self.roots)]
         self.spec, self.robot = self._parts[0].spec, self._parts[0].robot
         for part in self._parts[1:]:
             self.spec.require(part.spec, str(part.root))
         self.tasks = tuple(dict.fromkeys(task for part in self._parts for task in part.tasks))
         self.lengths = np.concatenate([part.lengths for part in self._parts])
         self.starts = np.cumsum(self.lengths) - self.lengths
+        times = [self.roots.count(root) for root in dict.fromkeys(self.roots)]
+        sizes = [len(part.lengths) for part in self._parts]
+        self.shown = np.repeat(np.arange(len(self.lengths)), np.repeat(times, sizes))
         self.state = np.concatenate([part.state for part in self._parts])
         self.action = np.concatenate([part.action for part in self._parts])
         self.previous_action = np.concatenate([part.previous_action for part in self._parts])
@@ -79,7 +85,11 @@ class Dataset:
         digest = hashlib.blake2b("\0".join(self.tasks).encode(), digest_size=16)
         for values in (self.lengths, self.task_index, self.state, self.action, self.previous_action):
             digest.update(values.tobytes())
-        return {"frames": self.frames, "episodes": len(self.lengths), "tasks": self.tasks, "digest": digest.hexdigest()}
+        about = {"frames": self.frames, "episodes": len(self.lengths), "tasks": self.tasks}
+        if len(self.shown) > len(self.lengths):
+            digest.update(self.shown.tobytes())
+            about["shown"] = len(self.shown)
+        return {**about, "digest": digest.hexdigest()}
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Decode all videos that are not in the cache yet, `progress(frames done, frames in all)` on the way."""

@@ -22,7 +22,7 @@ class Windows(TorchDataset):
 
     Args:
         dataset: frames and images.
-        schedule: which of them.
+        schedule: which of them; its episodes are those that the data set shows in a pass (`Dataset.shown`).
         chunk: N, actions per target: those of the tick and the N-1 after it, the last repeated past the end.
         features: what a frozen encoder makes of the frames. Windows then carry features, and their images are zeros
             of the right shape that occupy one byte: nobody needs them and moving them would cost most of the time.
@@ -42,7 +42,8 @@ class Windows(TorchDataset):
     def __getitem__(self, step: int) -> Window:
         """The window of `step` >= 0."""
         ticks = self.schedule[step].trimmed()
-        start, length = self.dataset.starts[ticks.episode], self.dataset.lengths[ticks.episode]
+        episode = self.dataset.shown[ticks.episode]
+        start, length = self.dataset.starts[episode], self.dataset.lengths[episode]
         frame = start + ticks.tick
         ahead = frame[..., None] + np.arange(self.chunk)
         last = (start + length - 1)[..., None]
