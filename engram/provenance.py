@@ -92,7 +92,7 @@ def settle(folder: Path, plan: dict[str, Any]) -> None:
         raise ValueError(
             f"{file}: expected the plan of this folder in JSON, found {error}; delete the folder"
         ) from None
-    if other := [key for key in asked if asked[key] != found.get(key)]:
+    if other := [key for key in {**asked, **found} if asked.get(key) != found.get(key)]:
         differs = f"a run with other {', '.join(other)}"
         raise ValueError(
             f"{folder}: expected a new folder or this plan, found {differs}; choose another --out or delete it"

@@ -75,6 +75,14 @@ def test_padding_asks_for_nothing(data):
     assert window.first.sum(1).tolist() == [1, 1, 1]
 
 
+def test_what_a_schedule_names_is_an_episode_of_a_pass(tmp_path, data):
+    twice = Dataset(*2 * data.roots)
+    window = Windows(twice, Episodes(twice.lengths[twice.shown], slots=len(twice.shown), seed=0), chunk=2)[0]
+    episode = np.searchsorted(data.starts, window.frame[:, 0].numpy(), side="right") - 1
+    assert sorted(episode) == sorted([*range(len(data.lengths))] * 2)
+    assert window.valid.sum(1).tolist() == data.lengths[episode].tolist()
+
+
 def test_shuffled_windows_are_of_independent_frames(data):
     window = Windows(data, Shuffled(data.lengths, slots=4, ticks=2, seed=0), chunk=2)[3]
     assert window.first.all()

@@ -62,6 +62,15 @@ def test_a_study_from_training_to_table(out, monkeypatch, capsys):
     assert "results/small.json" in capsys.readouterr().err
 
 
+def test_a_task_named_twice_is_recorded_once_and_shown_twice(out, monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "fit_all", lambda jobs: asked.extend(job.data for job in jobs.values()))
+    run(replace(SMALL, tasks=(TASK, TASK)), out, RECIPE)
+    assert asked == 2 * [(out / "demos" / TASK, out / "demos" / TASK)]
+    with pytest.raises(ValueError, match="memory-seed0.* other shown"):  # its policies are no policies of a study that shows it once
+        run(SMALL, out, RECIPE)
+
+
 def finished(out, solved):
     """The folders of a study whose every run is done; `solved`: (arm, seed) -> outcome by episode."""
     for (name, seed), outcomes in solved.items():
