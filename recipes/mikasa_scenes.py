@@ -26,6 +26,7 @@ SHAPES = ("cube", "sphere", "cylinder", "cross", "torus", "star", "pyramide", "t
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal", "violet")
 KINDS = len(SHAPES) * len(COLORS)
 SIDES = {"leftmost": (1, -1), "rightmost": (1, 1), "nearest": (0, -1), "farthest": (0, 1)}
+MOVES = ("move the {} to the {}", "take the {} over to the {}", "put the {} on the {}", "bring the {} near the {}")
 SCALE = 0.2  # metres per unit of the position outputs
 CAMERAS = ("base", "wrist")
 GRID, CELL = 8, 16  # cells (tokens) a side of a picture, pixels a side of a cell
@@ -159,6 +160,24 @@ def name(kind: int) -> str:
     return f"{COLORS[kind % len(COLORS)]} {SHAPES[kind // len(COLORS)].replace('_', ' ')}"
 
 
+def called(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
+    """A name that singles out an object that is the only one of its kind: the kind's, or its colour or shape alone."""
+    ways = [name(kinds[i])]
+    if (kinds % len(COLORS) == kinds[i] % len(COLORS)).sum() == 1:
+        ways.append(f"{COLORS[kinds[i] % len(COLORS)]} one")
+    if (kinds // len(COLORS) == kinds[i] // len(COLORS)).sum() == 1:
+        ways.append(SHAPES[kinds[i] // len(COLORS)].replace("_", " "))
+    return str(rng.choice(ways))
+
+
+def touching(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
+    """Words after which the hand goes to an object, the only one of its kind: to touch it, or to move it to another."""
+    others = np.delete(np.arange(len(kinds)), i)
+    if len(others) and rng.random() < 0.4:
+        return str(rng.choice(MOVES)).format(called(rng, kinds, i), name(kinds[rng.choice(others)]))
+    return f"touch the {called(rng, kinds, i)}"
+
+
 def at(side: str, places: np.ndarray) -> int:
     """The object at one end of the table."""
     axis, sign = SIDES[side]
@@ -180,10 +199,11 @@ def question(rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, ha
         return f"what is the {side} object", [0, 0, 0, 0, 0, 0, kind % len(COLORS), kind // len(COLORS)]
     once = [kind for kind in kinds if (kinds == kind).sum() == 1]
     kind = rng.choice(once) if once and rng.random() < 0.9 else rng.integers(KINDS)
-    text = f"touch the {name(kind)}" if what == "touch" else f"where is the {name(kind)}"
     found = np.flatnonzero(kinds == kind)
     if len(found) != 1:
-        return text, [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
+        verb = "touch" if what == "touch" else "where is"
+        return f"{verb} the {name(kind)}", [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
+    text = touching(rng, kinds, found[0]) if what == "touch" else f"where is the {called(rng, kinds, found[0])}"
     return text, [*(places[found[0]] - (hand if what == "touch" else 0)) / SCALE, 1, 1, 1, -1, -1]
 
 

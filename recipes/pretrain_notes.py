@@ -29,7 +29,22 @@ import numpy as np
 import pretrain_mikasa as mikasa
 import torch
 import tyro
-from mikasa_scenes import COLORS, HELD, SCALE, SIDES, TOKENS, Scenes, at, draws, load, name, questions, split, tokens_of
+from mikasa_scenes import (
+    COLORS,
+    HELD,
+    SCALE,
+    SIDES,
+    TOKENS,
+    Scenes,
+    at,
+    draws,
+    load,
+    name,
+    questions,
+    split,
+    tokens_of,
+    touching,
+)
 from pretrain_mikasa import Answers, asked, millimetres, seen_once
 from pretraining import CONSOLE, found_device, keep, kept, publish, resume
 from rich.progress import track
@@ -39,13 +54,14 @@ from torch.nn import functional as F
 from engram import provenance
 from engram.backbones import notes
 from engram.backbones.streams import alone as alone_in
-from engram.backbones.tiny import MIKASA, Tiny
+from engram.backbones.tiny import MIKASA, Tiny, pretrained
 from engram.data.seeds import PRETRAIN
 from engram.memory.recurrent import gate_bias
 from engram.policies.through import PLACE_STD
 from engram.train import keep_pages
 
 NOTES, STEPS = 8, 4  # note slots; steps at most
+READING = 150  # updates in which what reads answers, where it is new, learns alone
 WORDS = re.findall(
     r"\w+",
     """observe remember look at the a of to then wait find pick touch move push take hold keep go same different first
@@ -59,6 +75,8 @@ class Args:
 
     start: Path = Path("runs/pretrain_mikasa")
     """Folder of the first two stages: their scenes and their state."""
+    shipped: bool = False
+    """Go on from the weights that ship instead; what read answers off them was thrown away and is learned anew."""
     updates: int = 2_400
     frames: int = 256
     lr: float = 2e-3
@@ -115,27 +133,35 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    if not stages(args).exists():
-        raise SystemExit(f"{stages(args)}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
-    stage = json.loads(stages(args).read_text())
+    stage = before(args)
     rest = ("save", "threads", "workers", "out", "install", "start")
     decides = {key: value for key, value in asdict(args).items() if key not in rest}
     provenance.settle(args.out, {**decides, "start": stage["sha256"]})
-    before = stage["settings"]
-    held, facts = split(load(args.start / "scenes", int(before["scenes"])))
-    backbone, answers = started(args.start, int(before["updates"]), facts.proprio)
+    made = (stage["before"] if args.shipped else stage)["settings"]
+    held, facts = split(load(args.start / "scenes", int(made["scenes"])))
+    backbone, answers = shipped() if args.shipped else started(args.start, int(made["updates"]), facts.proprio)
     device = found_device()
     backbone.to(device).requires_grad_(False)
-    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot, *answers.to(device).parameters()]
-    optimizer = torch.optim.AdamW([p.requires_grad_(True) for p in learning], args.lr, (0.9, 0.95))
+    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot]
+    parts = [[p.requires_grad_(True) for p in learning], [*answers.to(device).parameters()]]
+    optimizer = torch.optim.AdamW([{"params": part} for part in parts], args.lr, (0.9, 0.95))
     first = resume(args.out, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, facts, held)
     write(args, backbone, evaluate(backbone, answers, held))
 
 
-def stages(args: Args) -> Path:
-    """Where the recipe before this one says what it did."""
-    return args.start / MIKASA.with_suffix(".json").name
+def before(args: Args) -> dict:
+    """What is known of the weights that this begins with."""
+    path = (MIKASA if args.shipped else args.start / MIKASA.name).with_suffix(".json")
+    if not path.exists():
+        raise SystemExit(f"{path}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
+    return json.loads(path.read_text())
+
+
+def shipped() -> tuple[Tiny, Answers]:
+    """The weights that ship, and new answers."""
+    backbone = pretrained(MIKASA)
+    return backbone, Answers(backbone.width)
 
 
 def started(before: Path, updates: int, proprio: np.ndarray) -> tuple[Tiny, Answers]:
@@ -164,7 +190,8 @@ def lesson(
         return Lesson(telling(rng, COLORS[colours[i]]), later, ways[i], "told", (colours[i], -1), everything)
     if draw < 0.4 and (once := alone(kinds)):
         i = rng.choice(once)
-        return Lesson(telling(rng, name(kinds[i])), later, ways[i], "told", split_kind(kinds[i]), everything)
+        told = touching(rng, kinds, i) if rng.random() < 0.5 else telling(rng, name(kinds[i]))
+        return Lesson(told, later, ways[i], "told", split_kind(kinds[i]), everything)
     if draw < 0.85 and (pairs := alike(kinds, cells)):
         i, other = pairs[rng.integers(len(pairs))]
         return Lesson(later, babble(rng), ways[other], "like", split_kind(kinds[i]), covered(cells, i))
@@ -247,8 +274,9 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
         track(updates, "pretraining", console=CONSOLE), drawn, strict=True
     ):
         torch.manual_seed(step)
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        slots, reader = optimizer.param_groups
+        reader["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        slots["lr"] = 0.0 if args.shipped and step < READING else reader["lr"]
         rows = torch.from_numpy(chosen).to(device)
         seen, part = tokens[rows].float(), labels.rows(rows)
         loss = noting_loss(backbone, answers, seen, part, lessons.to(device), steps)
@@ -357,7 +385,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
         "device": {"type": backbone.place.device.type, **provenance.gpu()},
-        "before": json.loads(stages(args).read_text()),
+        "before": before(args),
     }
     publish(MIKASA if args.install else args.out / MIKASA.name, backbone, about)
 
