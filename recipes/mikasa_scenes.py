@@ -166,7 +166,8 @@ def called(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
     if (kinds % len(COLORS) == kinds[i] % len(COLORS)).sum() == 1:
         ways.append(f"{COLORS[kinds[i] % len(COLORS)]} one")
     if (kinds // len(COLORS) == kinds[i] // len(COLORS)).sum() == 1:
-        ways.append(SHAPES[kinds[i] // len(COLORS)].replace("_", " "))
+        shape = SHAPES[kinds[i] // len(COLORS)].replace("_", " ")
+        ways.append("ball" if shape == "sphere" and rng.random() < 0.7 else shape)
     return str(rng.choice(ways))
 
 

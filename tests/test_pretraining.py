@@ -54,6 +54,8 @@ def test_what_singles_an_object_out_is_its_kind_or_what_it_alone_has():
     assert names == [{"red cube"}, {"lime cube", "lime one"}, {"red sphere"}, {"blue sphere", "blue one"}]
     alone = {scenes.called(rng, kinds[[0, 3]], 0) for _ in range(50)}
     assert alone == {"red cube", "red one", "cube"}
+    ball = {scenes.called(rng, kinds[[0, 3]], 1) for _ in range(50)}
+    assert ball == {"blue sphere", "blue one", "sphere", "ball"}
 
 
 def test_what_is_moved_comes_first_and_what_it_is_moved_to_after():
