@@ -174,7 +174,7 @@ def called(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
 def touching(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
     """Words after which the hand goes to an object, the only one of its kind: to touch it, or to move it to another."""
     others = np.delete(np.arange(len(kinds)), i)
-    if len(others) and rng.random() < 0.4:
+    if len(others) and rng.random() < 0.6:
         return str(rng.choice(MOVES)).format(called(rng, kinds, i), name(kinds[rng.choice(others)]))
     return f"touch the {called(rng, kinds, i)}"
 

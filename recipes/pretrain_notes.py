@@ -79,6 +79,8 @@ class Args:
     """Go on from the weights that ship instead; what read answers off them was thrown away and is learned anew."""
     updates: int = 2_400
     frames: int = 256
+    questions: int = 3
+    """In words, of each frame, beside its lesson."""
     lr: float = 2e-3
     save: int = 100
     threads: int = 2
@@ -266,7 +268,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
     def draw(step: int, rng: np.random.Generator) -> tuple:
         rows = rng.integers(len(facts.kinds), size=args.frames)
         part = names.rows(rows)
-        return rows, lessons_of(part, rng), questions(part, 1, rng), int(rng.integers(1, STEPS + 1))
+        return rows, lessons_of(part, rng), questions(part, args.questions, rng), int(rng.integers(1, STEPS + 1))
 
     updates = range(first, args.updates)
     drawn = draws(draw, args.seed, updates, args.workers)
@@ -349,9 +351,9 @@ def blind(ok: Tensor, unseen: Tensor) -> Tensor:
 @torch.inference_mode()
 def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
     """Median errors (mm) of ways to what was told, is like what was noted, and lay where it was noted, share within 25
-    mm; colours and shapes kept; and a question in words, as after the second stage."""
+    mm; colours and shapes kept; and of questions in words, about one thing (place) or about two (moved)."""
     device = backbone.place.device
-    errors: dict[str, list[Tensor]] = {"told": [], "like": [], "recalled": [], "place": []}
+    errors: dict[str, list[Tensor]] = {"told": [], "like": [], "recalled": [], "place": [], "moved": []}
     right: dict[str, list[Tensor]] = {"colour": [], "shape": []}
     for start in range(0, HELD, 100):
         arrays, rng = held.rows(slice(start, start + 100)), np.random.default_rng((7, start))
@@ -366,9 +368,13 @@ def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
         right["shape"].append((shape.argmax(-1) == lessons.kind[:, 1])[lessons.kind[:, 1] >= 0].float())
         texts, answered = questions(arrays, 2, rng)
         truth = torch.from_numpy(answered).to(device)
-        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts], device=device)
         scene = backbone.scene_keys(seen, part.proprio)
-        errors["place"].append(millimetres(answers(asked(backbone, scene, texts))[0], truth[:, :3])[asks])
+        error = millimetres(answers(asked(backbone, scene, texts))[0], truth[:, :3])
+        moves = [not text.startswith(("touch", "where", "what")) for text in texts]
+        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts], device=device)
+        moving = torch.tensor(moves, device=device)
+        errors["place"].append(error[asks & ~moving])
+        errors["moved"].append(error[asks & moving])
     result = {what: torch.cat(parts).mean().item() for what, parts in right.items()}
     for what, parts in errors.items():
         error = torch.cat(parts)
