@@ -139,7 +139,7 @@ def main(args: Args) -> None:
     rest = ("save", "threads", "workers", "out", "install", "start")
     decides = {key: value for key, value in asdict(args).items() if key not in rest}
     provenance.settle(args.out, {**decides, "start": stage["sha256"]})
-    made = (stage["before"] if args.shipped else stage)["settings"]
+    made = stages(stage)["settings"]
     held, facts = split(load(args.start / "scenes", int(made["scenes"])))
     backbone, answers = shipped() if args.shipped else started(args.start, int(made["updates"]), facts.proprio)
     device = found_device()
@@ -158,6 +158,11 @@ def before(args: Args) -> dict:
     if not path.exists():
         raise SystemExit(f"{path}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
     return json.loads(path.read_text())
+
+
+def stages(about: dict) -> dict:
+    """What the first two stages said of themselves, of which this recipe may have gone on several times."""
+    return stages(about["before"]) if "before" in about else about
 
 
 def shipped() -> tuple[Tiny, Answers]:
