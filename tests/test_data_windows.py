@@ -75,7 +75,7 @@ def test_padding_asks_for_nothing(data):
     assert window.first.sum(1).tolist() == [1, 1, 1]
 
 
-def test_what_a_schedule_names_is_an_episode_of_a_pass(tmp_path, data):
+def test_what_a_schedule_names_is_an_episode_of_a_pass(data):
     twice = Dataset(*2 * data.roots)
     window = Windows(twice, Episodes(twice.lengths[twice.shown], slots=len(twice.shown), seed=0), chunk=2)[0]
     episode = np.searchsorted(data.starts, window.frame[:, 0].numpy(), side="right") - 1

@@ -67,9 +67,7 @@ def test_a_task_named_twice_is_recorded_once_and_shown_twice(out, monkeypatch):
     monkeypatch.setattr(study, "fit_all", lambda jobs: asked.extend(job.data for job in jobs.values()))
     run(replace(SMALL, tasks=(TASK, TASK)), out, RECIPE)
     assert asked == 2 * [(out / "demos" / TASK, out / "demos" / TASK)]
-    with pytest.raises(
-        ValueError, match="memory-seed0.* other shown"
-    ):  # those of a study that shows it once are others
+    with pytest.raises(ValueError, match="memory-seed0.* other shown"):  # not the policies of one that shows it once
         run(SMALL, out, RECIPE)
 
 

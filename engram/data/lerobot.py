@@ -1,6 +1,7 @@
 """Data sets in the LeRobotDataset v3.0 layout: checked when opened, random access to every frame afterwards."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +48,16 @@ class Dataset:
 
     def __init__(self, root: Path | str, *more: Path | str):
         self.roots = tuple(Path(path) for path in (root, *more))
-        self._parts = [read(path) for path in dict.fromkeys(self.roots)]
+        times = Counter(self.roots)
+        self._parts = [read(path) for path in times]
         self.spec, self.robot = self._parts[0].spec, self._parts[0].robot
         for part in self._parts[1:]:
             self.spec.require(part.spec, str(part.root))
         self.tasks = tuple(dict.fromkeys(task for part in self._parts for task in part.tasks))
         self.lengths = np.concatenate([part.lengths for part in self._parts])
         self.starts = np.cumsum(self.lengths) - self.lengths
-        times = [self.roots.count(root) for root in dict.fromkeys(self.roots)]
         sizes = [len(part.lengths) for part in self._parts]
-        self.shown = np.repeat(np.arange(len(self.lengths)), np.repeat(times, sizes))
+        self.shown = np.repeat(np.arange(len(self.lengths)), np.repeat(list(times.values()), sizes))
         self.state = np.concatenate([part.state for part in self._parts])
         self.action = np.concatenate([part.action for part in self._parts])
         self.previous_action = np.concatenate([part.previous_action for part in self._parts])
