@@ -4,6 +4,7 @@ Legend: F frames, C cameras, N objects at most in a frame, G cells (tokens) a si
 """
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -26,6 +27,18 @@ SHAPES = ("cube", "sphere", "cylinder", "cross", "torus", "star", "pyramide", "t
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "maroon", "olive", "teal", "violet")
 KINDS = len(SHAPES) * len(COLORS)
 SIDES = {"leftmost": (1, -1), "rightmost": (1, 1), "nearest": (0, -1), "farthest": (0, 1)}
+MOVES = (
+    "move the {} to the {}",
+    "take the {} over to the {}",
+    "put the {} on the {}",
+    "bring the {} near the {}",
+    "push the {} onto the {}",
+)
+WORDS = re.findall(
+    r"\w+",
+    """observe remember look at the a of to then wait find pick touch move push take hold keep go same different first
+    next again object cube shape color place one it and with was is now""",
+)
 SCALE = 0.2  # metres per unit of the position outputs
 CAMERAS = ("base", "wrist")
 GRID, CELL = 8, 16  # cells (tokens) a side of a picture, pixels a side of a cell
@@ -159,6 +172,42 @@ def name(kind: int) -> str:
     return f"{COLORS[kind % len(COLORS)]} {SHAPES[kind // len(COLORS)].replace('_', ' ')}"
 
 
+def called(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
+    """A name that singles out an object that is the only one of its kind: the kind's, or its colour or shape alone."""
+    ways = [name(kinds[i])]
+    if (kinds % len(COLORS) == kinds[i] % len(COLORS)).sum() == 1:
+        ways.append(f"{COLORS[kinds[i] % len(COLORS)]} one")
+    if (kinds // len(COLORS) == kinds[i] // len(COLORS)).sum() == 1:
+        shape = SHAPES[kinds[i] // len(COLORS)].replace("_", " ")
+        ways.append("ball" if shape == "sphere" and rng.random() < 0.7 else shape)
+    return str(rng.choice(ways))
+
+
+def touching(rng: np.random.Generator, kinds: np.ndarray, i: int) -> str:
+    """Words after which the hand goes to an object, the only one of its kind: to touch it, or to move it to another;
+    with or without a clause behind."""
+    others = np.delete(np.arange(len(kinds)), i)
+    if not len(others) or rng.random() < 0.4:
+        return f"touch the {called(rng, kinds, i)}" + behind(rng, [])
+    where = name(kinds[rng.choice(others)])
+    return str(rng.choice(MOVES)).format(called(rng, kinds, i), where) + behind(rng, [where, where.split()[-1]])
+
+
+def behind(rng: np.random.Generator, names: list[str]) -> str:
+    """Nothing, or a clause that changes nothing, perhaps about what was named before."""
+    if rng.random() < 0.5:
+        return ""
+    words = babble(rng).split()
+    if names and rng.random() < 0.7:
+        words.insert(rng.integers(len(words) + 1), f"the {rng.choice(names)}")
+    return f" {' '.join(words)}"
+
+
+def babble(rng: np.random.Generator) -> str:
+    """Words that say nothing, 1 to 14 of them."""
+    return " ".join(rng.choice(WORDS, rng.integers(1, 15)))
+
+
 def at(side: str, places: np.ndarray) -> int:
     """The object at one end of the table."""
     axis, sign = SIDES[side]
@@ -180,10 +229,11 @@ def question(rng: np.random.Generator, kinds: np.ndarray, places: np.ndarray, ha
         return f"what is the {side} object", [0, 0, 0, 0, 0, 0, kind % len(COLORS), kind // len(COLORS)]
     once = [kind for kind in kinds if (kinds == kind).sum() == 1]
     kind = rng.choice(once) if once and rng.random() < 0.9 else rng.integers(KINDS)
-    text = f"touch the {name(kind)}" if what == "touch" else f"where is the {name(kind)}"
     found = np.flatnonzero(kinds == kind)
     if len(found) != 1:
-        return text, [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
+        verb = "touch" if what == "touch" else "where is"
+        return f"{verb} the {name(kind)}", [0, 0, 0, 0, len(found) > 0, 1, -1, -1]
+    text = touching(rng, kinds, found[0]) if what == "touch" else f"where is the {called(rng, kinds, found[0])}"
     return text, [*(places[found[0]] - (hand if what == "touch" else 0)) / SCALE, 1, 1, 1, -1, -1]
 
 

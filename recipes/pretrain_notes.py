@@ -19,7 +19,6 @@ Legend: B frames, M notes, N objects, C cameras, T vision tokens, D width.
 
 import json
 import math
-import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,23 @@ import numpy as np
 import pretrain_mikasa as mikasa
 import torch
 import tyro
-from mikasa_scenes import COLORS, HELD, SCALE, SIDES, TOKENS, Scenes, at, draws, load, name, questions, split, tokens_of
+from mikasa_scenes import (
+    COLORS,
+    HELD,
+    SCALE,
+    SIDES,
+    TOKENS,
+    Scenes,
+    at,
+    babble,
+    draws,
+    load,
+    name,
+    questions,
+    split,
+    tokens_of,
+    touching,
+)
 from pretrain_mikasa import Answers, asked, millimetres, seen_once
 from pretraining import CONSOLE, found_device, keep, kept, publish, resume
 from rich.progress import track
@@ -37,7 +52,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram import provenance
-from engram.backbones import notes
+from engram.backbones import notes, tiny
 from engram.backbones.streams import alone as alone_in
 from engram.backbones.tiny import MIKASA, Tiny
 from engram.data.seeds import PRETRAIN
@@ -46,11 +61,7 @@ from engram.policies.through import PLACE_STD
 from engram.train import keep_pages
 
 NOTES, STEPS = 8, 4  # note slots; steps at most
-WORDS = re.findall(
-    r"\w+",
-    """observe remember look at the a of to then wait find pick touch move push take hold keep go same different first
-    next again object cube shape color place one it and with was is now""",
-)
+READING = 150  # updates in which what reads answers, where it is new, learns alone
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,14 @@ class Args:
 
     start: Path = Path("runs/pretrain_mikasa")
     """Folder of the first two stages: their scenes and their state."""
+    weights: Path | None = None
+    """Go on from a file that this recipe wrote instead; what read answers off them was thrown away and is learned anew."""
+    words: bool = False
+    """Let what understands words and tokens learn too (context stream, word vectors), from the questions."""
     updates: int = 2_400
     frames: int = 256
+    questions: int = 3
+    """In words, of each frame, beside its lesson."""
     lr: float = 2e-3
     save: int = 100
     threads: int = 2
@@ -115,27 +132,42 @@ def main(args: Args) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     keep_pages()
-    if not stages(args).exists():
-        raise SystemExit(f"{stages(args)}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
-    stage = json.loads(stages(args).read_text())
-    rest = ("save", "threads", "workers", "out", "install", "start")
+    stage = before(args)
+    rest = ("save", "threads", "workers", "out", "install", "start", "weights")
     decides = {key: value for key, value in asdict(args).items() if key not in rest}
     provenance.settle(args.out, {**decides, "start": stage["sha256"]})
-    before = stage["settings"]
-    held, facts = split(load(args.start / "scenes", int(before["scenes"])))
-    backbone, answers = started(args.start, int(before["updates"]), facts.proprio)
+    made = stages(stage)["settings"]
+    held, facts = split(load(args.start / "scenes", int(made["scenes"])))
+    backbone, answers = went_on(args.weights) if args.weights else started(args.start, int(made["updates"]), facts.proprio)
     device = found_device()
     backbone.to(device).requires_grad_(False)
-    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot, *answers.to(device).parameters()]
-    optimizer = torch.optim.AdamW([p.requires_grad_(True) for p in learning], args.lr, (0.9, 0.95))
+    learning = [*backbone.slots.parameters(), backbone.question, backbone.notes.slot]
+    if args.words:
+        learning += [*backbone.context.parameters(), *backbone.words.parameters(), backbone.word_place]
+    parts = [[p.requires_grad_(True) for p in learning], [*answers.to(device).parameters()]]
+    optimizer = torch.optim.AdamW([{"params": part} for part in parts], args.lr, (0.9, 0.95))
     first = resume(args.out, backbone, answers, optimizer)
     learn(args, first, backbone, answers, optimizer, facts, held)
     write(args, backbone, evaluate(backbone, answers, held))
 
 
-def stages(args: Args) -> Path:
-    """Where the recipe before this one says what it did."""
-    return args.start / MIKASA.with_suffix(".json").name
+def before(args: Args) -> dict:
+    """What is known of the weights that this begins with."""
+    path = (args.weights or args.start / MIKASA.name).with_suffix(".json")
+    if not path.exists():
+        raise SystemExit(f"{path}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
+    return json.loads(path.read_text())
+
+
+def stages(about: dict) -> dict:
+    """What the first two stages said of themselves, of which this recipe may have gone on several times."""
+    return stages(about["before"]) if "before" in about else about
+
+
+def went_on(weights: Path) -> tuple[Tiny, Answers]:
+    """Weights with notes, and new answers."""
+    backbone = tiny.pretrained(weights)
+    return backbone, Answers(backbone.width)
 
 
 def started(before: Path, updates: int, proprio: np.ndarray) -> tuple[Tiny, Answers]:
@@ -164,7 +196,8 @@ def lesson(
         return Lesson(telling(rng, COLORS[colours[i]]), later, ways[i], "told", (colours[i], -1), everything)
     if draw < 0.4 and (once := alone(kinds)):
         i = rng.choice(once)
-        return Lesson(telling(rng, name(kinds[i])), later, ways[i], "told", split_kind(kinds[i]), everything)
+        told = touching(rng, kinds, i) if rng.random() < 0.5 else telling(rng, name(kinds[i]))
+        return Lesson(told, later, ways[i], "told", split_kind(kinds[i]), everything)
     if draw < 0.85 and (pairs := alike(kinds, cells)):
         i, other = pairs[rng.integers(len(pairs))]
         return Lesson(later, babble(rng), ways[other], "like", split_kind(kinds[i]), covered(cells, i))
@@ -214,11 +247,6 @@ def telling(rng: np.random.Generator, what: str) -> str:
     return str(rng.choice(ways)).format(what)
 
 
-def babble(rng: np.random.Generator) -> str:
-    """Words that say nothing, 1 to 14 of them."""
-    return " ".join(rng.choice(WORDS, rng.integers(1, 15)))
-
-
 def lessons_of(part: Scenes, rng: np.random.Generator) -> Batch:
     """A lesson about each of some scenes (arrays)."""
     cells, drawn = tokens_of(part.pixels), []
@@ -239,7 +267,7 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
     def draw(step: int, rng: np.random.Generator) -> tuple:
         rows = rng.integers(len(facts.kinds), size=args.frames)
         part = names.rows(rows)
-        return rows, lessons_of(part, rng), questions(part, 1, rng), int(rng.integers(1, STEPS + 1))
+        return rows, lessons_of(part, rng), questions(part, args.questions, rng), int(rng.integers(1, STEPS + 1))
 
     updates = range(first, args.updates)
     drawn = draws(draw, args.seed, updates, args.workers)
@@ -247,8 +275,9 @@ def learn(args: Args, first: int, backbone: Tiny, answers: Answers, optimizer, f
         track(updates, "pretraining", console=CONSOLE), drawn, strict=True
     ):
         torch.manual_seed(step)
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        slots, reader = optimizer.param_groups
+        reader["lr"] = args.lr * min(1, (step + 1) / 50) * (0.52 + 0.48 * math.cos(math.pi * step / args.updates))
+        slots["lr"] = 0.0 if args.weights and step < READING else reader["lr"]
         rows = torch.from_numpy(chosen).to(device)
         seen, part = tokens[rows].float(), labels.rows(rows)
         loss = noting_loss(backbone, answers, seen, part, lessons.to(device), steps)
@@ -308,7 +337,9 @@ def context(backbone: Tiny, scene: Tensor, shown: Tensor, texts: tuple[str, ...]
     """Keys and values of scenes with tokens that are covered, and of words; and which of these may be attended to."""
     ok = F.pad(shown, (0, 1), value=True)  # what the arm feels is never covered
     text, text_ok = backbone.text_keys(texts)
-    return torch.cat([alone_in(backbone.context, scene, ok), text], 3), torch.cat([ok, text_ok], 1)
+    with torch.no_grad():  # tokens learn from questions alone: that costs a third
+        scene = alone_in(backbone.context, scene, ok)
+    return torch.cat([scene, text], 3), torch.cat([ok, text_ok], 1)
 
 
 def blind(ok: Tensor, unseen: Tensor) -> Tensor:
@@ -321,9 +352,9 @@ def blind(ok: Tensor, unseen: Tensor) -> Tensor:
 @torch.inference_mode()
 def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
     """Median errors (mm) of ways to what was told, is like what was noted, and lay where it was noted, share within 25
-    mm; colours and shapes kept; and a question in words, as after the second stage."""
+    mm; colours and shapes kept; and of questions in words, about one thing (place) or about two (moved)."""
     device = backbone.place.device
-    errors: dict[str, list[Tensor]] = {"told": [], "like": [], "recalled": [], "place": []}
+    errors: dict[str, list[Tensor]] = {"told": [], "like": [], "recalled": [], "place": [], "moved": []}
     right: dict[str, list[Tensor]] = {"colour": [], "shape": []}
     for start in range(0, HELD, 100):
         arrays, rng = held.rows(slice(start, start + 100)), np.random.default_rng((7, start))
@@ -338,9 +369,13 @@ def evaluate(backbone: Tiny, answers: Answers, held: Scenes) -> dict:
         right["shape"].append((shape.argmax(-1) == lessons.kind[:, 1])[lessons.kind[:, 1] >= 0].float())
         texts, answered = questions(arrays, 2, rng)
         truth = torch.from_numpy(answered).to(device)
-        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts], device=device)
         scene = backbone.scene_keys(seen, part.proprio)
-        errors["place"].append(millimetres(answers(asked(backbone, scene, texts))[0], truth[:, :3])[asks])
+        error = millimetres(answers(asked(backbone, scene, texts))[0], truth[:, :3])
+        moves = [not text.startswith(("touch", "where", "what")) for text in texts]
+        asks = (truth[:, 3] > 0) & torch.tensor([not text.endswith("twin") for text in texts], device=device)
+        moving = torch.tensor(moves, device=device)
+        errors["place"].append(error[asks & ~moving])
+        errors["moved"].append(error[asks & moving])
     result = {what: torch.cat(parts).mean().item() for what, parts in right.items()}
     for what, parts in errors.items():
         error = torch.cat(parts)
@@ -357,7 +392,7 @@ def write(args: Args, backbone: Tiny, metrics: dict) -> None:
         "labels": "privileged: kinds, colours and places of objects, pose of the gripper; single, random scenes",
         "metrics": metrics,
         "device": {"type": backbone.place.device.type, **provenance.gpu()},
-        "before": json.loads(stages(args).read_text()),
+        "before": before(args),
     }
     publish(MIKASA if args.install else args.out / MIKASA.name, backbone, about)
 

@@ -48,6 +48,24 @@ def test_a_shard_keeps_labels_exactly_and_pictures_nearly(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["0000.npz"]
 
 
+def test_what_singles_an_object_out_is_its_kind_or_what_it_alone_has():
+    rng, kinds = np.random.default_rng(0), np.array([RED, LIME, BALL + RED, BALL + LIME + 1])
+    names = [{scenes.called(rng, kinds, i) for _ in range(50)} for i in range(4)]
+    assert names == [{"red cube"}, {"lime cube", "lime one"}, {"red sphere"}, {"blue sphere", "blue one"}]
+    alone = {scenes.called(rng, kinds[[0, 3]], 0) for _ in range(50)}
+    assert alone == {"red cube", "red one", "cube"}
+    ball = {scenes.called(rng, kinds[[0, 3]], 1) for _ in range(50)}
+    assert ball == {"blue sphere", "blue one", "sphere", "ball"}
+
+
+def test_what_is_moved_comes_first_and_what_it_is_moved_to_after():
+    rng, kinds = np.random.default_rng(0), np.array([RED, BALL + LIME])
+    told = {scenes.touching(rng, kinds, 0) for _ in range(200)}
+    assert "touch the cube" in told
+    assert "move the red one to the lime sphere" in told
+    assert all(text.startswith("touch") or text.endswith("lime sphere") for text in told)
+
+
 def test_labels_move_with_the_picture():
     """A white dot where the label says, before and after; labels outside are gone."""
     torch.manual_seed(0)

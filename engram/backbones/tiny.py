@@ -61,7 +61,7 @@ class VisionTower(nn.Module):
     def __init__(self, width: int, channels: Sequence[int], side: int):
         super().__init__()
         self.grid = 8 if side >= 128 else 4
-        self.body = nn.Sequential(*(_deep(width, channels, side // 64) if self.grid == 8 else _plain(width, channels)))
+        self.body = nn.Sequential(*(_wide(width, channels, side // 32) if self.grid == 8 else _plain(width, channels)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Tokens in row-major order of the grid."""
@@ -86,14 +86,14 @@ def _plain(width: int, channels: Sequence[int]) -> list[nn.Module]:
     return [step for before, after in pairwise(sizes) for step in _convolution(before, after, 3, 2)][:-1]
 
 
-def _deep(width: int, channels: Sequence[int], stride: int) -> list[nn.Module]:
-    """A convolution to 64 cells a side (or up to 95) and three that halve that, a second look after each of the three.
+def _wide(width: int, channels: Sequence[int], stem: int) -> list[nn.Module]:
+    """A convolution to 32 cells a side (or up to 47) and two that halve that, a second look after each of the two.
 
     More channels where there are more cells than in the plain tower: what is small is told there or not at all.
     """
     first, second, _ = channels
-    sizes = [2 * first, 4 * first, 3 * second, width]
-    steps = _convolution(3, sizes[0], 2 * stride, stride)
+    sizes = [4 * first, 3 * second, width]
+    steps = _convolution(3, sizes[0], 3 * stem // 2, stem)
     for before, after in pairwise(sizes):
         steps += [*_convolution(before, after, 3, 2), Again(after)]
     return [*steps, nn.GroupNorm(max(1, width // 16), width)]
@@ -228,7 +228,7 @@ def pretrained(path: Path = PACKAGED) -> Tiny:
         do = f"make them (python {recipe} --install), or start from scratch"
         raise ValueError(f"pretrained weights: expected {path.name} in the package, found no file; {do}")
     tensors = {name: value.float() for name, value in load_file(path).items()}
-    backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=SIDES[path])
+    backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=SIDES.get(path, 128))
     if "notes.slot" in tensors:
         backbone.notes = Notes(backbone.width)
     backbone.load_state_dict(tensors)
