@@ -228,7 +228,8 @@ def pretrained(path: Path = PACKAGED) -> Tiny:
         do = f"make them (python {recipe} --install), or start from scratch"
         raise ValueError(f"pretrained weights: expected {path.name} in the package, found no file; {do}")
     tensors = {name: value.float() for name, value in load_file(path).items()}
-    backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=SIDES.get(path, 128))
+    side = 128 if len(tensors["place"]) == 8 * 8 * len(CAMERAS) else SIDE  # a place for each token of both pictures
+    backbone = Tiny(len(CAMERAS), tensors["proprio_mean"].shape[0], **SIZES["s"], side=side)
     if "notes.slot" in tensors:
         backbone.notes = Notes(backbone.width)
     backbone.load_state_dict(tensors)
