@@ -16,11 +16,11 @@ from engram.study import Arm, Study
 TASKS = tuple(
     f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3")
 )
-SETTINGS = Settings(updates=3000, slots=8, lr=1e-3, warmup=500, average=0.999)
+SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999)
 
 STUDY = Study(
     name="mikasa_mu_vla",
-    tasks=TASKS,
+    tasks=(*TASKS, "mikasa/TakeItBack"),  # twice: halfway, policies know it least
     tested=TASKS,
     arms={
         "muVLA": Arm(Design(m=8, notes=True), SETTINGS),

@@ -9,10 +9,14 @@ over some steps in which it is told nothing, or shown nothing. Then a slot that 
 noted, and touches what it was told, or the object like the one it saw, which is covered now; or it says where that
 was, with the frame gone.
 
-One random frame at a time, as before: never a sequence, a cue, or a task's layout or instruction.
+One random frame at a time, as before: never a sequence, a cue, or a task's layout or sentence.
 
     python recipes/pretrain_notes.py                    # after pretrain_mikasa.py; resumes from runs/pretrain_notes
     python recipes/pretrain_notes.py --install          # also replaces the weights shipped with the package
+
+The weights that ship went through these stages when lessons named one thing at a time, and then went on, on two cores:
+
+    python recipes/pretrain_notes.py --weights FILE --words --updates 1300 --frames 64 --lr 1.5e-3 --out OUT --install
 
 Legend: B frames, M notes, N objects, C cameras, T vision tokens, D width.
 """
@@ -50,7 +54,7 @@ READING = 150  # updates in which what reads answers, where it is new, learns al
 
 @dataclass(frozen=True)
 class Args:
-    """Settings; the defaults make the weights that ship."""
+    """Settings."""
 
     start: Path = Path("runs/pretrain_mikasa")
     """Folder of the first two stages: their scenes and their state."""
