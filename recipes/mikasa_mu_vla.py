@@ -20,7 +20,7 @@ SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999)
 
 STUDY = Study(
     name="mikasa_mu_vla",
-    tasks=(*TASKS, "mikasa/TakeItBack"),  # twice: halfway, policies know it least
+    tasks=TASKS,
     tested=TASKS,
     arms={
         "muVLA": Arm(Design(m=8, notes=True), SETTINGS),

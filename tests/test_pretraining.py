@@ -13,7 +13,9 @@ import mikasa_lessons as lessons
 import mikasa_scenes as scenes
 import pretrain_mikasa
 import pretrain_notes as notes
-from pretraining import keep, resume
+from pretraining import keep, kept, resume
+
+from engram.backbones.tiny import MIKASA, pretrained
 
 RED, LIME = scenes.COLORS.index("red"), scenes.COLORS.index("lime")
 BALL = scenes.SHAPES.index("sphere") * len(scenes.COLORS)
@@ -174,3 +176,17 @@ def test_a_state_that_is_kept_is_what_resumes(tmp_path):
     assert torch.equal(others[1].weight, answers.weight)
     assert len(again.state_dict()["state"]) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_going_on_from_weights_the_tower_rests_and_words_learn_where_asked(words, tmp_path, monkeypatch):
+    few = part(np.random.default_rng(0), 8)
+    monkeypatch.setattr(notes, "READING", 0)
+    monkeypatch.setattr(notes, "HELD", len(few.kinds))
+    monkeypatch.setattr(notes, "load", lambda folder, count: few)
+    monkeypatch.setattr(notes, "split", lambda data: (data, data))
+    notes.main(notes.Args(weights=MIKASA, words=words, updates=1, frames=4, workers=0, out=tmp_path))
+    found, before = kept(tmp_path)["backbone"], pretrained(MIKASA).state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(found[name], before[name])}
+    assert changed == {"slots", "question", "notes"} | ({"context", "words", "word_place"} if words else set())
+    assert (tmp_path / MIKASA.name).is_file()
