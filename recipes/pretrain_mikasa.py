@@ -3,7 +3,8 @@
 The papers start from vision-language models of 7 billion parameters; this stands in for them. It begins with the
 weights that ship (the vision tower anew: pictures are of 128 pixels), sees random scenes one frame at a time (never a
 sequence, a cue or a task's layout) and answers questions: where is the red cube, how to touch it or take it to another,
-what is the leftmost object, where is its twin. Privileged labels (kinds and places of objects) are used here and only here.
+what is the leftmost object, where is its twin. Privileged labels (kinds and places of objects) are used here and only
+here.
 
 Two stages (decision 0008): the vision tower learns alone, every token of it to say what lies in its cell of the picture
 and where in it. Then it rests, and the others learn: the context stream to say of every token where on the table that
