@@ -61,7 +61,7 @@ class Args:
     weights: Path | None = None
     """Go on from a file of this recipe instead; what read answers off it was thrown away and is learned anew."""
     words: bool = False
-    """Let what understands words and tokens learn too (context stream, word vectors), from the questions."""
+    """Let what understands words and tokens learn too (context stream, word vectors)."""
     updates: int = 2_400
     frames: int = 256
     questions: int = 3
@@ -106,7 +106,7 @@ def before(args: Args) -> dict:
     """What is known of the weights that this begins with."""
     path = (args.weights or args.start / MIKASA.name).with_suffix(".json")
     if not path.exists():
-        raise SystemExit(f"{path}: expected what recipes/pretrain_mikasa.py writes, found none; run it first")
+        raise SystemExit(f"{path}: expected what the recipe before writes beside its weights, found none; run that first")
     return json.loads(path.read_text())
 
 
@@ -216,7 +216,7 @@ def context(backbone: Tiny, scene: Tensor, shown: Tensor, texts: tuple[str, ...]
     """Keys and values of scenes with tokens that are covered, and of words; and which of these may be attended to."""
     ok = F.pad(shown, (0, 1), value=True)  # what the arm feels is never covered
     text, text_ok = backbone.text_keys(texts)
-    with torch.no_grad():  # tokens learn from questions alone: that costs a third
+    with torch.no_grad():  # what a scene says is learned from questions, in one pass instead of three
         scene = alone_in(backbone.context, scene, ok)
     return torch.cat([scene, text], 3), torch.cat([ok, text_ok], 1)
 

@@ -1,5 +1,6 @@
 """The pretraining recipes: scenes are kept and moved with their labels, lessons show what they say they show."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_what_is_moved_comes_first_and_what_it_is_moved_to_after():
     assert "touch the cube" in told
     assert "move the red one to the lime sphere" in told
     moves = [text for text in told if not text.startswith("touch")]
-    assert all(text.index("lime sphere") > min(text.find(word) % 99 for word in ("cube", "red")) for text in moves)
+    assert all(re.search("lime sphere|cube|red", text).group() != "lime sphere" for text in moves)
     assert any(not text.endswith("lime sphere") for text in moves)  # words behind, which change nothing
 
 
