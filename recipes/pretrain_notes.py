@@ -106,7 +106,7 @@ def before(args: Args) -> dict:
     """What is known of the weights that this begins with."""
     path = (args.weights or args.start / MIKASA.name).with_suffix(".json")
     if not path.exists():
-        raise SystemExit(f"{path}: expected what the recipe before writes beside its weights, found none; run that first")
+        raise SystemExit(f"{path}: expected what the recipe before writes beside its weights, found none; run it")
     return json.loads(path.read_text())
 
 
