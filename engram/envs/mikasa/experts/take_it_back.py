@@ -40,6 +40,6 @@ def _drag(env: BaseEnv, cube: np.ndarray, hand: np.ndarray) -> np.ndarray:
 
 def _going_in(env: BaseEnv, cube: np.ndarray, velocity: np.ndarray) -> bool:
     """Whether the cube is still on its way to the goal's middle. One who turns where the goal counts as reached teaches
-    a policy to turn there, and a policy that turns a little too early stands still before it (dev/LOG.md, 2026-11-28)."""
+    a policy to turn there, and a policy that turns a little too early stands still before it (dev/LOG.md)."""
     way = (motion.array(env.goal_region.pose.p) - cube)[:2]
     return DEEP < float(np.hypot(*way)) < env.GOAL_RADIUS and float(velocity[:2] @ way) > 0
