@@ -85,6 +85,20 @@ def test_an_expert_solves_its_task(task):
 
 
 @installed
+def test_the_cube_is_carried_well_into_the_goal_before_it_is_taken_back():
+    """Or else a policy that turns a little too early never reaches it."""
+    with mikasa.make("TakeItBack", images=False) as env:
+        env.reset(seed=0)
+        sim, nearest, over = env.unwrapped.sim, np.inf, False
+        while not over:
+            _, _, terminated, truncated, info = env.step(envs.expert("mikasa/TakeItBack")(env))
+            way = (sim.cube.pose.p - sim.goal_region.pose.p)[0, :2]
+            nearest, over = min(nearest, float(way.norm())), terminated or truncated
+    assert info["success"]
+    assert nearest < 0.75 * sim.GOAL_RADIUS
+
+
+@installed
 def test_the_shell_game_says_that_its_mug_is_missing(tmp_path, monkeypatch):
     from engram.envs.mikasa import task
 
