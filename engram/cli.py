@@ -107,8 +107,9 @@ class Eval:
     """Number of episodes, and so of seeds."""
     intervention: Literal["none", "zero", "noise", "freeze", "reset", "swap"] = "none"
     """What is done to memory; swap first plays the episodes untouched to collect the donors' memories."""
-    at: int | None = None
-    """Tick at which the intervention begins; default: when the choice does. Every episode must last longer."""
+    at: int | Literal["cue"] | None = None
+    """Tick at which the intervention begins, or cue: when the cue ends; default: when the choice begins. Every episode
+    must last longer."""
     replan: int | None = None
     """Ticks between plans; default: as the checkpoint was made for. Memory is written at every tick regardless."""
     ensemble: float | None = None
@@ -157,19 +158,23 @@ class Suite:
     """Film the first so many episodes of each task."""
     strict: bool = False
     """Draw all that the protocol draws, at three times the time; by default an invisible mesh is left out."""
+    device: Literal["cpu", "gpu"] | None = None
+    """Where to simulate and draw; default: a GPU if torch finds one (which needs its Vulkan driver, too)."""
 
     def run(self) -> None:
         """Play what is missing, print the means."""
         from engram import suite
+        from engram.files import run_name
 
-        out = self.out or self.checkpoint.resolve().parent / f"suite-{self.suite}"
-        knobs = {"strict": True} if self.strict else {}
+        named = "" if self.checkpoint.resolve().name == "checkpoint" else f"{run_name(self.checkpoint)}-"
+        out = self.out or self.checkpoint.resolve().parent / f"{named}suite-{self.suite}"
+        knobs = ({"strict": True} if self.strict else {}) | ({"device": self.device} if self.device else {})
         found = suite.run(
             suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, knobs
         )
         for group in found["groups"]:
             _say(f"{group['group']}: {group['success']:.3f}, mean of {group['tasks']} of {group['of']} tasks")
-        _say(f"{out}/report.html, suite.md, suite.json: all of it")
+        _say(f"{out}/report.html{', suite.md, suite.json' if found['tasks'] else ''}: all of it")
 
 
 @dataclass(frozen=True)

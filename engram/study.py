@@ -33,10 +33,11 @@ PER_CORE = 4  # trainings of a batch, so that cores do not wait for one another;
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table: what is trained, and how."""
+    """One row of the table: what is trained, and how; for each of `seeds` (Settings.seed), by default the study's."""
 
     design: Design
     settings: Settings
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self):
         require_whole_windows(self.design, self.settings)  # before hours of training, not after
@@ -49,7 +50,7 @@ class Study:
     tasks     demonstrations are recorded for each (`demos` episodes with `knobs`) and mixed; those of a task that is
               named twice are shown twice as often
     tested    tasks that policies are tested on; by default the first of `tasks`
-    arms      by name; every arm is trained for each of `seeds` (its Settings.seed) and compared with the first arm
+    arms      by name; every arm is trained for each of `seeds`, or of its own, and compared with the first arm
     tests     evaluations of each policy: name -> knobs of the environment
     episodes  test episodes, the same for all, from `first_seed` on; chance is measured on `chance_episodes` of its own
               (0: not at all)
@@ -131,7 +132,8 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
 
 
 def _runs(study: Study) -> list[tuple[str, int]]:
-    return [(name, seed) for seed in study.seeds for name in study.arms]
+    asked = {name: arm.seeds or study.seeds for name, arm in study.arms.items()}
+    return [(name, seed) for seed in sorted(set().union(*asked.values())) for name in asked if seed in asked[name]]
 
 
 def _folder(out: Path, name: str, seed: int) -> Path:
@@ -245,7 +247,8 @@ def _over_tasks(study: Study, name: str, means: list[dict]) -> Iterator[dict]:
 
 def _mean(study: Study, out: Path, name: str, test: str, task: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:
     """The mean row of an arm over its finished training seeds, if any."""
-    files = [_episodes(study, _folder(out, name, seed), test, task) for seed in study.seeds if (name, seed) in kept]
+    mine = [run for run in _runs(study) if run[0] == name and run in kept]
+    files = [_episodes(study, _folder(out, *run), test, task) for run in mine]
     results = [[line["success"] for line in read(file)] for file in files]
     if not results:
         return

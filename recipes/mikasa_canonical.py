@@ -7,7 +7,7 @@ figures (41.2 and 44.4 % over five) are of the older `-v0` tasks with longer epi
     engram study recipes/mikasa_canonical.py
 """
 
-from engram.envs.mikasa import CANONICAL, FIRST_SEED, SHELL
+from engram.envs.mikasa import CANONICAL, FIRST_SEED, SHELL, simulated
 from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
@@ -26,6 +26,5 @@ STUDY = Study(
     first_seed=FIRST_SEED,
     demo_seeds=(0,) * len(TASKS),
     chance_episodes=0,
-    notes="CPU renderer (Mesa lavapipe), mani_skill 3.0.1, sapien 3.0.3, demonstrations of our own experts, the wrist "
-    "camera's housing not drawn.",
+    notes=f"Episodes {simulated()}; demonstrations of our own experts, the wrist camera's housing not drawn.",
 )

@@ -102,6 +102,30 @@ def test_an_intervention_that_comes_too_late_is_refused_and_not_an_outcome(tmp_p
     assert read(tmp_path / "late.jsonl") == []
 
 
+def test_an_intervention_may_begin_when_the_cue_ends(tmp_path):
+    run(CuePolicy(), tmp_path / "frozen.jsonl", intervention=interventions.freeze("cue"))
+    for line in read(tmp_path / "frozen.jsonl"):
+        assert (line["intervention"], line["intervened"]) == ("freeze@cue", line["ticks"] - line["cue_end"])
+    run(CuePolicy(), tmp_path / "zero.jsonl", intervention=interventions.zero("cue"))
+    assert sum(line["success"] for line in read(tmp_path / "zero.jsonl")) < 30
+
+
+def test_where_no_cue_is_shown_none_ends(tmp_path):
+    with pytest.raises(ValueError, match="seed 0: expected a cue, at whose end zero@cue begins, found none"):
+        run(CuePolicy(), tmp_path / "none.jsonl", seeds=[0], intervention=interventions.zero("cue"), knobs={"cue": 0})
+
+
+def test_memories_may_be_exchanged_at_a_tick(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", keep_onset=True, kept_at=2)
+    given = donors(tmp_path / "plain.jsonl")
+    summary = run(CuePolicy(), tmp_path / "swap.jsonl", intervention=interventions.swap(given, 2))
+    assert all(line["intervened"] == line["ticks"] - 2 for line in read(tmp_path / "swap.jsonl"))
+    assert summary["success"] == 1.0  # the cue is still there to be seen
+    late = tmp_path / "late.jsonl"
+    run(CuePolicy(), late, keep_onset=True, kept_at=3)
+    assert run(CuePolicy(), tmp_path / "at3.jsonl", intervention=interventions.swap(donors(late), 3))["success"] == 0.0
+
+
 def test_after_a_swap_the_donor_is_followed(tmp_path):
     run(CuePolicy(), tmp_path / "plain.jsonl", keep_onset=True)
     swap = interventions.swap(donors(tmp_path / "plain.jsonl"))

@@ -18,7 +18,8 @@ GAMES = Suite(
     "games",
     {"short": ("g/easy", "g/hard"), "long": ("g/far", "g/lost"), "all": ("g/easy", "g/far")},
     4_242_424_242,
-    {"g/easy": (0.5, "a board")},
+    "theirs",
+    {"g/easy": (0.5, "a board"), "g/lost": (0.9, "a board")},
     {"theirs": {"short": 0.25, "long": 0.75}},
     "no rules",
 )
@@ -55,7 +56,8 @@ def test_a_suite_plays_every_task_once_and_names_what_is_missing(played, tmp_pat
         ("short", 2, 2, 1.0), ("long", 1, 2, 1.0), ("all", 2, 2, 1.0),
     ]  # fmt: skip
     assert found["groups"][1]["missing"] == ["g/lost"]
-    assert [row["theirs"] for row in found["groups"]] == [0.25, None, None]  # of other tasks than ours
+    # The mean they report; theirs of two tasks less what is known of the one not played; not known.
+    assert [row["theirs"] for row in found["groups"]] == [0.25, pytest.approx(0.6), None]
     table, page = (tmp_path / "suite.md").read_text(), (tmp_path / "report.html").read_text()
     assert "mean of 1 of 2 tasks" in table
     assert "buy a board" in table
@@ -93,6 +95,21 @@ def test_playing_one_task_again_keeps_the_others_in_the_table(played, tmp_path):
     run(GAMES, Path("c"), tmp_path, episodes=2)
     found = run(GAMES, Path("c"), tmp_path, ["hard"], episodes=2, videos=1)
     assert [row["task"] for row in found["tasks"]] == ["g/easy", "g/hard", "g/far"]
+    assert list(found["missing"]) == ["g/lost"]  # it was looked for in the first sitting
+    assert "buy a board" in (tmp_path / "suite.md").read_text()
+
+
+def test_assets_that_have_come_are_not_missing_any_more(played, tmp_path, monkeypatch):
+    run(GAMES, Path("c"), tmp_path, episodes=2)
+    monkeypatch.setattr(f"{__name__}.make", lambda task, **knobs: game.RecallGame(**knobs))
+    assert run(GAMES, Path("c"), tmp_path, ["g/lost"], episodes=2)["missing"] == {}
+
+
+def test_what_was_waited_for_simulators_is_kept(played, tmp_path):
+    first = run(GAMES, Path("c"), tmp_path, ["short"], episodes=2)
+    again = run(GAMES, Path("c"), tmp_path, ["short"], episodes=2)
+    assert all(0 < row["simulator_share"] <= 1 for row in first["tasks"])
+    assert again["tasks"] == first["tasks"]
 
 
 def test_a_folder_is_one_policy_s(played, tmp_path):
@@ -127,4 +144,8 @@ def test_the_mikasa_suite_is_the_protocol():
     assert len(found.tasks) == 23
     assert found.first_seed == 4_242_424_242
     assert set(found.published) <= set(found.tasks)
+    played = [task for task in found.groups["matched"] if not task.startswith("mikasa/ShellGame")]
+    assert suite._of_reference(found, "matched", played) == pytest.approx(0.23 * 11 / 9)  # two zeros are known
+    assert suite._of_reference(found, "train", found.groups["train"]) == 0.84
+    assert suite._of_reference(found, "canonical", found.groups["canonical"]) == pytest.approx(0.562)
     assert replace(found, groups={"train": found.groups["train"]}).tasks[0] == "mikasa/ShellGamePush"

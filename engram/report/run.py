@@ -106,6 +106,9 @@ def _look(file: Path) -> Json:
 
 def _summary(file: Path) -> Json:
     where, summary = str(file), parse(file.read_text(encoding="utf-8"), str(file))
+    if "suite" in summary:
+        page = file.with_name("report.html")
+        raise ValueError(f"{where}: expected the summary of a run, found a suite's, whose page is there: open {page}")
     require(where, summary, {"task": str, "policies": dict})
     if not summary["policies"]:
         raise wrong(where, '"policies" to map at least one name to its result', {})

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from engram.files import replace_text
+from engram.files import replace_text, run_name
 from engram.provenance import short
 from engram.report import parts
 from engram.report.checked import Json
@@ -15,7 +15,6 @@ from engram.report.evaluations import evaluations
 from engram.report.theme import MEMORY, Theme, percent, svg
 
 VIDEO_BYTES = 3_200_000  # of mp4; with base64 the page stays under 5 MB
-PUBLISHED = "muVLA (7B)"
 
 
 def write(out: Path, found: Json) -> Path:
@@ -35,7 +34,7 @@ def _head(found: Json) -> str:
     played = f"{len(found['tasks'])} tasks played, {len(found['missing'])} missing, {found['episodes']} episodes each."
     return (
         f'<header><p class="eyebrow">Engram suite · {escape(found["suite"])}</p>'
-        f"<h1>{escape(Path(found['checkpoint']).resolve().parent.name)} on {escape(found['suite'])}</h1>"
+        f"<h1>{escape(run_name(Path(found['checkpoint'])))} on {escape(found['suite'])}</h1>"
         f'<p class="lead">{played}</p><p class="note">{escape(found["protocol"])}.</p>'
         f'<div class="tiles">{tiles}</div></header>'
     )
@@ -45,18 +44,19 @@ def _chart(found: Json) -> str:
     if not found["tasks"]:
         return parts.absent("Success by task", "No task has been played yet.")
     alt = "; ".join(f"{row['task']} {percent(row['success'])}" for row in found["tasks"] if row["episodes"])
-    drawing = svg(lambda ax, theme: _bars(ax, theme, found["tasks"]), 9, 0.9 + 0.27 * len(found["tasks"]), alt)
-    caption = "Bars: success; lines: Wilson 95 % intervals. Diamonds: what is known of muVLA (7 billion parameters)."
+    drawing = svg(lambda ax, theme: _bars(ax, theme, found), 9, 0.9 + 0.27 * len(found["tasks"]), alt)
+    caption = f"Bars: success; lines: Wilson 95 % intervals. Diamonds: what is known of {found['reference']}."
     return parts.section("Success by task", parts.plot(drawing, caption))
 
 
-def _bars(ax: Axes, theme: Theme, rows: list[Json]) -> None:
+def _bars(ax: Axes, theme: Theme, found: Json) -> None:
+    rows = found["tasks"]
     for y, row in enumerate(rows):
         if row["episodes"]:
             ax.barh(y, row["success"], 0.62, color=MEMORY, linewidth=0)
             ax.plot(row["ci95"], [y, y], color=theme.ink, linewidth=1.3, solid_capstyle="butt")
-        if row[PUBLISHED] is not None:
-            ax.plot(row[PUBLISHED], y, "D", color="#d9791e", markersize=6, markeredgecolor=theme.paper)
+        if (rate := row[found["reference"]]) is not None:
+            ax.plot(rate, y, "D", color="#d9791e", markersize=6, markeredgecolor=theme.paper)
     ax.set_yticks(range(len(rows)), [row["task"].rpartition("/")[2] for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(0, 1.03)

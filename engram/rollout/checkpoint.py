@@ -10,11 +10,12 @@ import gymnasium
 
 from engram.data.seeds import TEST
 from engram.envs import make, usual_lanes
+from engram.files import run_name
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.rollout import interventions, records
 from engram.rollout.evaluate import evaluate, require_possible
-from engram.rollout.interventions import Intervention
+from engram.rollout.interventions import At, Intervention
 from engram.rollout.overlay import film_attention, lookable
 
 KINDS = {
@@ -33,7 +34,7 @@ def evaluate_checkpoint(
     out: Path | None = None,
     *,
     intervention: str = "none",
-    at: int | None = None,
+    at: At = None,
     replan: int | None = None,
     ensemble: float | None = None,
     lanes: int | None = None,
@@ -44,19 +45,21 @@ def evaluate_checkpoint(
     name: str | None = None,
     progress: bool = True,
     keep_onset: bool = False,
+    kept_at: At = None,
     donors: Path | None = None,
 ) -> dict:
     """The summary of `engram.rollout.evaluate` for the policy in `folder`.
 
     `intervention` is "none" or a name of engram/rollout/interventions.py; `out` defaults to a file beside the
     checkpoint named after all that decides its episodes. For a swap, `donors` is an evaluation of this checkpoint that
-    kept its onsets (`keep_onset`); without one it is played first. Where the policy looks is filmed in the first
-    `attention` episodes, into NAME.video/attention-SEED.mp4. Raises ValueError for a wrong checkpoint, task, knob or
-    name, for donors of another policy or other knobs, and for a policy that cannot be looked into.
+    kept its memories at the same moment (`keep_onset`, `kept_at`); without one it is played first. Where the policy
+    looks is filmed in the first `attention` episodes, into NAME.video/attention-SEED.mp4. Raises ValueError for a wrong
+    checkpoint, task, knob or name, for donors of another policy or other knobs, and for a policy that cannot be looked
+    into.
     """
     lanes = usual_lanes(task, workers) if lanes is None else lanes
     policy, change = _load(folder, replan, ensemble), _change(intervention, at)
-    name, knobs, seeds = name or folder.resolve().parent.name, dict(knobs or {}), list(seeds)
+    name, knobs, seeds = name or run_name(folder), dict(knobs or {}), list(seeds)
     require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played
     if intervention == "swap" and len(seeds) < 2:
         raise ValueError(f"swap: expected 2 or more episodes, found {len(seeds)}; ask for more, one is another's donor")
@@ -72,10 +75,10 @@ def evaluate_checkpoint(
     if change is not None and intervention == "swap":
         if donors is None:
             donors = out.with_name(out.stem + "-donors.jsonl")
-            play(donors, keep_onset=True)
-        _require_donors_of(policy, knobs, donors)
+            play(donors, keep_onset=True, kept_at=at)
+        _require_donors_of(policy, knobs, at, donors)
         change = replace(change, donors=records.donors(donors))
-    summary = play(out, intervention=change, video_first=videos, keep_onset=keep_onset)
+    summary = play(out, intervention=change, video_first=videos, keep_onset=keep_onset, kept_at=kept_at)
     _film_looks(policy, partial(make, task, **knobs), sorted(set(seeds))[:attention], out)
     return summary
 
@@ -105,13 +108,14 @@ def _forget_looks(out: Path) -> None:
         film.unlink()
 
 
-def _require_donors_of(policy: Policy, knobs: dict, donors: Path) -> None:
-    """ValueError unless the memories in `donors` are this policy's, of the same environment."""
+def _require_donors_of(policy: Policy, knobs: dict, at: At, donors: Path) -> None:
+    """ValueError unless the memories in `donors` are this policy's, of the same environment and moment."""
     made = records.settings(donors)
-    for key, asked in (("policy_sha256", records.fingerprint(policy)), ("knobs", json.loads(json.dumps(knobs)))):
-        if made[key] != asked:
+    wanted = {"policy_sha256": records.fingerprint(policy), "knobs": json.loads(json.dumps(knobs)), "kept_at": at}
+    for key, asked in wanted.items():
+        if made.get(key) != asked:
             do = "give an evaluation of this checkpoint, or none"
-            raise ValueError(f"donors {donors}: expected {key} {asked}, found {made[key]}; {do}")
+            raise ValueError(f"donors {donors}: expected {key} {asked}, found {made.get(key)}; {do}")
 
 
 def _load(folder: Path, replan: int | None, ensemble: float | None) -> Policy:
@@ -127,7 +131,7 @@ def _load(folder: Path, replan: int | None, ensemble: float | None) -> Policy:
     return policy
 
 
-def _change(name: str, at: int | None) -> Intervention | None:
+def _change(name: str, at: At) -> Intervention | None:
     if name in KINDS:
         return KINDS[name](at)
     if name != "none":

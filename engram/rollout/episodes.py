@@ -17,14 +17,22 @@ from rich.console import Console
 from engram.carry import Carry, select
 from engram.envs.vector import EnvError, VectorEnv
 from engram.policies.base import Policy
-from engram.rollout.interventions import Donor, Intervention, Moment
+from engram.rollout.interventions import At, Donor, Intervention, Moment
 from engram.session import Session, observation_from, start, step
 
 Record = dict[str, Any]  # one line of results; `_record` says what it holds
 Info = dict[str, Any]
 DEATHS = 2  # of its simulator's process that an episode survives: it is played again from its seed
 console = Console(stderr=True)
-Keep = Callable[[int, Carry], None]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is done with the memory that every episode has at a moment (None: its onset), before it is observed: called
+    with the episode's seed and its `memory/` row."""
+
+    memory: Callable[[int, Carry], None]
+    at: At = None
 
 
 class EpisodeError(RuntimeError):
@@ -57,20 +65,19 @@ def play(
     lanes: int,
     seeds: Sequence[int],
     intervention: Intervention | None = None,
-    keep_onset: Keep | None = None,
+    keep: Keep | None = None,
 ) -> Iterator[Record]:
     """Play one episode per seed in the `lanes` of `envs`, a free lane taking the next seed; yields records as they end.
 
-    `keep_onset(seed, memory)` is called with the `memory/` row that an episode has at its onset, before it is
-    observed. What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on
-    its lane. An environment that fails gives a record with `error` and no outcome; one whose process dies is started
-    again, and so is its episode, up to `DEATHS` times. The policy is in evaluation mode meanwhile. Raises CounterError,
-    and ValueError for an episode that is over before the intervention begins.
+    What happens in an episode depends on its seed alone (up to floating-point noise of batching), not on its lane. An
+    environment that fails gives a record with `error` and no outcome; one whose process dies is started again, and so
+    is its episode, up to `DEATHS` times. The policy is in evaluation mode meanwhile. Raises CounterError, and
+    ValueError for an episode that is over before the intervention begins.
     """
     training = policy.training
     policy.eval()
     try:
-        yield from _played(policy, envs, lanes, seeds, intervention, keep_onset)
+        yield from _played(policy, envs, lanes, seeds, intervention, keep)
     finally:
         policy.train(training)
 
@@ -81,7 +88,7 @@ def _played(
     lanes: int,
     seeds: Sequence[int],
     intervention: Intervention | None,
-    keep_onset: Keep | None,
+    keep: Keep | None,
 ) -> Iterator[Record]:
     waiting, suspects, playing = deque(seeds), deque[int](), dict[int, _Lane]()
     deaths, fatal = Counter[int](), Counter[int]()
@@ -91,7 +98,7 @@ def _played(
         try:
             if begun:
                 playing |= {lane: _begin(policy, begun[lane], *out) for lane, out in envs.reset(begun).items()}
-            playing = {lane: _intervene(episode, intervention, keep_onset) for lane, episode in playing.items()}
+            playing = {lane: _intervene(episode, intervention, keep) for lane, episode in playing.items()}
             ticked = _tick(policy, envs, playing)
         except EnvError as error:
             hit = [seed_of[lane] for lane in error.gone if lane in seed_of]
@@ -162,11 +169,11 @@ def _after(
     return after, terminated or truncated
 
 
-def _intervene(episode: _Lane, intervention: Intervention | None, keep_onset: Keep | None) -> _Lane:
+def _intervene(episode: _Lane, intervention: Intervention | None, keep: Keep | None) -> _Lane:
     """The episode before `observe` of its present tick, its memory changed where the intervention says so."""
     memory, tick = select(episode.session.carry, "memory/"), episode.session.tick
-    if keep_onset is not None and tick == episode.info["onset"]:
-        keep_onset(episode.seed, memory)
+    if keep is not None and tick == _moment(episode, keep.at):
+        keep.memory(episode.seed, memory)
     if intervention is None:
         return episode
     at = _first_change(episode, intervention)
@@ -180,7 +187,18 @@ def _intervene(episode: _Lane, intervention: Intervention | None, keep_onset: Ke
 
 
 def _first_change(episode: _Lane, intervention: Intervention) -> int:
-    return int(episode.info["onset"]) if intervention.at is None else intervention.at
+    return _moment(episode, intervention.at)
+
+
+def _moment(episode: _Lane, at: At) -> int:
+    """The tick that is meant. Where the cue ends is known from then on: until then it is said to be ahead."""
+    if at == "cue":
+        return episode.session.tick + 1 if _before_cue_ends(episode) else episode.cue_ticks
+    return int(episode.info["onset"]) if at is None else at
+
+
+def _before_cue_ends(episode: _Lane) -> bool:
+    return episode.info["phase"] == "cue" or episode.cue_ticks == 0
 
 
 def _donor(episode: _Lane, intervention: Intervention | None) -> Donor | None:
@@ -193,9 +211,9 @@ def _record(policy: Policy, episode: _Lane, intervention: Intervention | None) -
     """The line of an episode that ended by itself. Raises CounterError, and ValueError for one left untouched."""
     info, donor = episode.info, _donor(episode, intervention)
     counters = _counters(episode)
-    _require_agreement(policy, episode, counters)
     if intervention is not None:
         _require_intervened(episode, intervention)
+    _require_agreement(policy, episode, counters)
     return {
         "seed": episode.seed,
         "success": bool(info["success"]),
@@ -251,6 +269,11 @@ def _require_agreement(policy: Policy, episode: _Lane, counters: dict[str, int])
 
 def _require_intervened(episode: _Lane, intervention: Intervention) -> None:
     """An episode that was over before the intervention was due says nothing of it, however it ended."""
+    if intervention.at == "cue" and not episode.cue_ticks:
+        raise ValueError(
+            f"episode of seed {episode.seed}: expected a cue, at whose end {intervention.label} begins, found none; "
+            "choose a tick"
+        )
     if not episode.intervened:
         raise ValueError(
             f"episode of seed {episode.seed}: expected it to last beyond tick {_first_change(episode, intervention)}, "

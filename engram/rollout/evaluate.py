@@ -15,13 +15,14 @@ from engram import provenance
 from engram.envs import make as make_task
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
-from engram.rollout.episodes import CounterError, EpisodeError, Record, play, require_memory
-from engram.rollout.interventions import Intervention
+from engram.rollout.episodes import CounterError, EpisodeError, Keep, Record, play, require_memory
+from engram.rollout.interventions import At, Intervention
 from engram.rollout.records import fingerprint, resume, save_onset
 from engram.rollout.video import film
 from engram.stats import mean, wilson
 from engram.types import Spec
 
+SEEDS = 2**32  # NumPy's and the simulators' have 32 bits
 ERROR_LIMIT = 5  # after so many failed episodes it is the environment, not an episode
 
 
@@ -35,6 +36,7 @@ def evaluate(
     knobs: Mapping[str, object] | None = None,
     intervention: Intervention | None = None,
     keep_onset: bool = False,
+    kept_at: At = None,
     lanes: int = 16,
     workers: int = 2,
     video_first: int = 0,
@@ -44,9 +46,9 @@ def evaluate(
     """Play one episode of `task` per seed, append each to `out` (JSONL), and return the summary over these seeds.
 
     Episodes that `out` already holds are not played again; a file made with other settings is refused. `keep_onset`
-    also keeps the memory of each episode at its onset (what `records.donors` needs). The first `video_first` seeds
-    are filmed into the folder `NAME.video`. `make(task, **knobs)` makes one environment; it must pickle when
-    workers > 0. Lanes and workers change the speed, not the outcome.
+    also keeps the memory of each episode at its onset, or at `kept_at` (what `records.donors` needs). The first
+    `video_first` seeds are filmed into the folder `NAME.video`. `make(task, **knobs)` makes one environment; it must
+    pickle when workers > 0. Lanes and workers change the speed, not the outcome.
 
     Beside what `summarise` says, the summary holds what decided the episodes, the seconds of this sitting and the
     share of its play in which the policy waited for simulators or their start (None where nothing was left to play).
@@ -62,11 +64,14 @@ def evaluate(
     _require_donors(intervention, seeds)
     if not out.exists():
         _require_fit(policy, make_one, task)  # before the first file, as all that can be wrong in a call
-    done, waited = resume(out, names | proof | {"keep_onset": keep_onset}), None
+    kept = {"keep_onset": keep_onset} | ({"kept_at": kept_at} if keep_onset and kept_at is not None else {})
+    new, done, waited = not out.exists(), resume(out, names | proof | kept), None
     if todo := [seed for seed in seeds if seed not in done]:
+        if not new:
+            _require_fit(policy, make_one, task)  # what could be played then may not be any more
         before, lanes = [done[seed] for seed in seeds if seed in done], min(lanes, len(todo))
         with VectorEnv(make_one, lanes, workers) as envs:
-            keep = partial(save_onset, out) if keep_onset else None
+            keep = Keep(partial(save_onset, out), kept_at) if keep_onset else None
             played = (names | record for record in play(policy, envs, lanes, todo, intervention, keep))
             shown = _watched(played, before, _bar(progress), f"{policy_name} on {task}", len(seeds))
             start = time.monotonic()
@@ -94,6 +99,8 @@ def require_possible(
         raise ValueError("seeds: expected at least one episode, found none; ask for 1 or more")
     if min(seeds) < 0:
         raise ValueError(f"seeds: expected 0 or more, found {min(seeds)}; give another first seed")
+    if max(seeds) >= SEEDS:
+        raise ValueError(f"seeds: expected less than {SEEDS}, found {max(seeds)}; give a lower first seed")
 
 
 def _require_donors(intervention: Intervention | None, seeds: Sequence[int]) -> None:

@@ -1,11 +1,12 @@
 """What if the policy remembered something else? Causal tests of memory, as pure functions of a carry.
 
 An intervention changes only the `memory/` entries of an episode, and only between two ticks: before `observe` of tick
-`at` (the onset of the choice unless said otherwise), so that everything `observe` computes for `act`, keys and values
-included, comes from the changed memory. Zero, noise and freeze do so again before every later `observe`; reset and
-swap do it once. At that moment memory holds ticks 0..at-1. A plan made before `at` is played to its end: no extra
-plan is forced, and the counters stay those of an untouched episode. An episode that is over before `at` is refused:
-its outcome is that of an untouched one, and must not count under the name of the intervention.
+`at` (the onset of the choice unless said otherwise; "cue" is the first tick that shows no cue any more), so that
+everything `observe` computes for `act`, keys and values included, comes from the changed memory. Zero, noise and freeze
+do so again before every later `observe`; reset and swap do it once. At that moment memory holds ticks 0..at-1. A plan
+made before `at` is played to its end: no extra plan is forced, and the counters stay those of an untouched episode. An
+episode that is over before `at` is refused: its outcome is that of an untouched one, and must not count under the name
+of the intervention.
 
 Zero and noise change floating-point entries; clocks, pointers and validity flags stay, so that the policy still reads
 the same slots. The others replace every `memory/` entry. Source of noise: muVLA, arXiv 2606.12497.
@@ -13,16 +14,19 @@ the same slots. The others replace every `memory/` entry. Source of noise: muVLA
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engram.carry import Carry
 
+At = int | Literal["cue"] | None  # the tick of the first change; None: the onset
+
 
 @dataclass(frozen=True)
 class Donor:
-    """Another episode: its seed, the answer it was shown, and its `memory/` row at its own onset."""
+    """Another episode: its seed, the answer it was shown, and its `memory/` row at its own onset, or at a tick."""
 
     seed: int
     answer: str
@@ -50,16 +54,16 @@ class Moment:
 
 @dataclass(frozen=True)
 class Intervention:
-    """A change of memory, its name in results, its first tick (None: the onset), and who gives to whom by seed."""
+    """A change of memory, its name in results, when it begins, and who gives to whom by seed."""
 
     name: str
     change: Callable[[Carry, Moment], Carry]
-    at: int | None = None
+    at: At = None
     donors: Mapping[int, Donor] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a tick before the first: there is nothing to change yet."""
-        if self.at is not None and self.at < 1:
+        if isinstance(self.at, int) and self.at < 1:
             raise ValueError(f"{self.name}: expected a tick >= 1, found {self.at}; memory holds nothing at tick 0")
 
     @property
@@ -68,7 +72,7 @@ class Intervention:
         return self.name if self.at is None else f"{self.name}@{self.at}"
 
 
-def zero(at: int | None = None) -> Intervention:
+def zero(at: At = None) -> Intervention:
     """Memory is zero from `at` on: what the policy does with no memory but its own weights.
 
     Where writes are standardised (`Design.standardise`) zero is also what was written on average before training.
@@ -76,22 +80,22 @@ def zero(at: int | None = None) -> Intervention:
     return Intervention("zero", _zero, at)
 
 
-def noise(at: int | None = None) -> Intervention:
+def noise(at: At = None) -> Intervention:
     """From `at` on memory is Gaussian noise, i.i.d., with the standard deviation of the entry it replaces."""
     return Intervention("noise", _noise, at)
 
 
-def freeze(at: int | None = None) -> Intervention:
+def freeze(at: At = None) -> Intervention:
     """Memory stays what it was at `at`: nothing is learned of the episode from then on."""
     return Intervention("freeze", lambda memory, moment: moment.held, at)
 
 
-def reset(at: int | None = None) -> Intervention:
+def reset(at: At = None) -> Intervention:
     """At `at`, once, memory is that of a new episode: all before is forgotten, what follows is remembered."""
     return Intervention("reset", lambda memory, moment: moment.start if moment.tick == moment.at else memory, at)
 
 
-def swap(donors: Mapping[int, Donor], at: int | None = None) -> Intervention:
+def swap(donors: Mapping[int, Donor], at: At = None) -> Intervention:
     """At `at`, once, memory becomes another episode's: a policy that acts on its memory now gives that one's answer."""
     return Intervention("swap", _swap, at, donors)
 

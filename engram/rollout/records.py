@@ -1,8 +1,8 @@
 """Episodes on disk: one JSON line each, appended as they end, and beside them the settings they were made with.
 
 `NAME.jsonl` holds the lines, `NAME.settings.json` the settings, `NAME.onset/SEED.safetensors` the memory that an
-episode had at its onset and `NAME.video/SEED.mp4` its film, where asked for. A killed run leaves at most one incomplete
-last line, which is dropped.
+episode had at its onset (or at the tick `kept_at`) and `NAME.video/SEED.mp4` its film, where asked for. A killed run
+leaves at most one incomplete last line, which is dropped.
 
 A line: `policy`, `task`, `intervention` (null for none), `seed`; `success`, `choice`, `answer`, `donor_answer` and
 `donor_seed` (swap only), `return`; `ticks`, `cue_end`, `onset` (control ticks); `counters` (`observations`, `plans`,
@@ -80,7 +80,7 @@ def settings(path: Path) -> dict:
 
 
 def save_onset(path: Path, seed: int, memory: Carry) -> None:
-    """Keep the `memory/` row that episode `seed` of `path` had at its onset."""
+    """Keep the `memory/` row that episode `seed` of `path` had at its onset, or at a tick."""
     folder = path.with_suffix(".onset")
     folder.mkdir(exist_ok=True)
     save_file({key: value.contiguous() for key, value in memory.items()}, folder / f"{seed}.safetensors")
@@ -89,12 +89,12 @@ def save_onset(path: Path, seed: int, memory: Carry) -> None:
 def donors(path: Path) -> dict[int, Donor]:
     """For every episode of `path` another with a different answer: the next seed in order, around the end.
 
-    `path` is an evaluation without intervention that kept its onsets. Raises ValueError when there is none for a seed.
+    `path` is an evaluation without intervention that kept memories. Raises ValueError when there is none for a seed.
     """
     episodes = [line for line in read(path) if line["error"] is None]
-    if at_once := [line["seed"] for line in episodes if line["onset"] == 0]:
+    if "kept_at" not in settings(path) and (at_once := [line["seed"] for line in episodes if line["onset"] == 0]):
         expected = "episodes with a cue before the choice, at whose end memories are exchanged"
-        raise ValueError(f"swap: expected {expected}, found none in seed {at_once[0]}; choose another intervention")
+        raise ValueError(f"swap: expected {expected}, found none in seed {at_once[0]}; name a tick (--at)")
     return {line["seed"]: _donor(path, line, episodes[i + 1 :] + episodes[:i]) for i, line in enumerate(episodes)}
 
 

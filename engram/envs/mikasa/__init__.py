@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 
+from engram import provenance
 from engram.envs.unknown import unknown
 
 CAMERAS = ("base", "wrist")
@@ -79,6 +80,13 @@ def usual_device() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
+def simulated() -> str:
+    """How tasks are simulated here, for tables: "simulated and drawn on a CPU by mani-skill 3.0.1 and sapien 3.0.3"."""
+    versions = provenance.versions()
+    by = f"mani-skill {versions['mani-skill']} and sapien {versions['sapien']}"
+    return f"simulated and drawn on a {usual_device().upper()} by {by}"
+
+
 def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
     """ValueError for a setting that tasks do not have, or a value that it cannot have."""
     for knob, value in knobs.items():
@@ -86,3 +94,5 @@ def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
             raise ValueError(unknown(f"setting of mikasa/{name}", knob, KNOBS))
         if value not in KNOBS[knob] or isinstance(value, bool) != isinstance(KNOBS[knob][0], bool):
             raise ValueError(f"{knob}: expected one of {', '.join(map(str, KNOBS[knob]))}, found {value!r}; choose one")
+    if knobs.get("device") == "gpu" and usual_device() != "gpu":
+        raise ValueError(f"device of mikasa/{name}: expected a GPU that torch sees, found none; leave device out")

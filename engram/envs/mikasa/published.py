@@ -5,8 +5,9 @@ mani_skill 3.0.0b15, 250 demonstrations a task by an RL oracle. Its table of tas
 tasks are second-hand, and one is calculated from the group's mean.
 """
 
+REFERENCE = "muVLA (7B)"
 GROUP_MEANS = {
-    "muVLA (7B)": {"train": 0.84, "matched": 0.23, "novel": 0.16},
+    REFERENCE: {"train": 0.84, "matched": 0.23, "novel": 0.16},
     "first frame (7B)": {"train": 0.85, "matched": 0.24, "novel": 0.19},
     "memoryless (7B)": {"train": 0.42, "matched": 0.01, "novel": 0.01},
 }
