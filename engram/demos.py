@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import engram
-from engram import envs
+from engram import envs, provenance
+from engram.data import layout
 from engram.data.layout import DataError
 from engram.data.seeds import DEMOS, VALIDATION
 from engram.data.writer import Writer
@@ -66,6 +67,7 @@ def collect(
         spec = spec_of(env)
         _require_images(env, task)
     asked = {"task": task, "knobs": knobs, "noise": noise, "pushed_ticks": envs.pushed_ticks(task)}
+    asked["expert_sha256"] = envs.expert_sha256(task)
     shards = _shards(out, {**asked, "engram": engram.__version__})
     first, robot = DEMOS + seed * SPAN, "engram-mikasa" if task.startswith(envs.MIKASA) else "engram-tabletop"
     kept = dropped = frames = 0
@@ -81,9 +83,16 @@ def collect(
             kept, frames = kept + 1, frames + len(episode["action"])
             progress.advance(bar)
         seeds = [first, first + kept + dropped - 1]
-        writer.notes = {**asked, "seeds": seeds, "dropped": dropped}
+        writer.notes = {**asked, "seeds": seeds, "dropped": dropped, "commit": provenance.commit()}
     shutil.rmtree(shards)
     return Collected(kept, dropped, frames)
+
+
+def other_expert(folder: Path, task: str) -> bool:
+    """Whether a data set was recorded by an expert that was written differently; one that does not say so was not."""
+    notes = folder / layout.NOTES
+    known = json.loads(notes.read_text(encoding="utf-8")).get("expert_sha256") if notes.is_file() else None
+    return known not in (None, envs.expert_sha256(task))
 
 
 def play(env: gymnasium.Env, act: Expert, seed: int, noise: float, pushed: int = 8) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from engram import provenance, walltime
 from engram.crew import Job, TrainingError, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
-from engram.demos import collect
+from engram.demos import collect, other_expert
 from engram.files import replace_text
 from engram.policies.design import Design, require_whole_windows
 from engram.report import write_result
@@ -160,6 +160,10 @@ def _demos(study: Study, out: Path) -> tuple[Path, ...]:
     for (task, folder), seed in zip(folders.items(), study.demo_seeds or range(len(folders)), strict=True):
         if not folder.exists():
             collect(task, study.demos, folder, seed=seed, **study.knobs)
+        elif other_expert(folder, task):
+            console.print(
+                f"{folder}: of another expert than {task} has now; delete it to record it anew", style="yellow"
+            )
     return tuple(folders[task] for task in study.tasks)
 
 

@@ -28,7 +28,6 @@ from engram.report import write_result
 from engram.stats import wilson
 
 FIRST_SEED = 3_500_000
-EXPERTS = Path(mikasa.__file__).with_name("experts")
 CONSOLE = Console(stderr=True)
 
 
@@ -45,8 +44,7 @@ class Args:
 def main(args: Args) -> None:
     """Play what is missing, write the table."""
     args.out.mkdir(parents=True, exist_ok=True)
-    written = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(EXPERTS.glob("*.py")))).hexdigest()
-    provenance.settle(args.out, {"experts": written})
+    provenance.settle(args.out, {"experts": envs.expert_sha256(envs.MIKASA)})
     tasks = [task for task in mikasa.TASKS if task not in mikasa.SHELL or there(task)]
     jobs = [(args, task, noise) for task in tasks for noise in args.noise]
     missing = [job for job in jobs if not file(*job).exists()]

@@ -55,7 +55,10 @@ status=0
 "$venv/bin/python" -m engram.envs.mikasa.proof || status=$?
 if [[ $status -eq 3 ]]; then # a library or a renderer is missing
     install_mesa
-    "$venv/bin/python" -m engram.envs.mikasa.proof
+    if ! "$venv/bin/python" -m engram.envs.mikasa.proof; then
+        "$venv/bin/python" -m engram.envs.mikasa.proof cpu || die "the proof failed; what it said stands above"
+        say "the GPU has no Vulkan driver: simulate on the CPU (--knobs device=cpu; engram suite: --device cpu)"
+    fi
 elif [[ $status -ne 0 ]]; then
     die "the proof failed; what it said stands above"
 fi

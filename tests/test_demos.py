@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engram import demos
+from engram import demos, envs, provenance
 from engram.data.lerobot import Dataset
 from engram.data.seeds import DEMOS
 from engram.data.writer import Writer
-from engram.demos import Collected, collect, play, spec_of
+from engram.demos import Collected, collect, other_expert, play, spec_of
 from engram.envs import pushed_ticks, tabletop
 from engram.envs.noise import Noise
 from engram.envs.tabletop.expert import expert_action
@@ -70,10 +70,18 @@ def test_noise_ends_where_the_hand_must_come_to_rest(task, pushed):
     assert np.flatnonzero(strayed(pushed)).max() == pushed - 1
 
 
+def test_an_expert_that_was_rewritten_since_is_noticed(root, monkeypatch):
+    assert not other_expert(root, TASK)
+    monkeypatch.setattr(envs, "expert_sha256", lambda task: "another")
+    assert other_expert(root, TASK)
+
+
 def test_where_they_come_from_is_written_down(root):
     notes = json.loads((root / "meta/engram.json").read_text())
     assert (notes["task"], notes["seeds"], notes["dropped"]) == (TASK, [DEMOS, DEMOS + EPISODES - 1], 0)
     assert (notes["noise"], notes["pushed_ticks"]) == (0.3, 8)
+    assert notes["expert_sha256"] == envs.expert_sha256(TASK)
+    assert notes["commit"] == provenance.commit()
     episodes = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet", partitioning=None)
     assert episodes["seed"].to_pylist() == [DEMOS + number for number in range(EPISODES)]
 

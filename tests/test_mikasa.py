@@ -67,18 +67,26 @@ def test_the_arm_stays_until_the_candidates_come(env):
 
 @installed
 def test_a_seed_decides_an_episode(env):
-    def episode(seed: int) -> np.ndarray:
-        env.reset(seed=seed)
-        return np.stack([env.step(np.full(7, 0.3))[0]["proprio"] for _ in range(12)])
+    def episode(seed: int) -> tuple[tuple, np.ndarray]:
+        _, info = env.reset(seed=seed)
+        drawn = [info[key] for key in ("answer", "cue_end", "onset")]
+        drawn += [tuple(map(float, actor.pose.p[0])) for actor in env.unwrapped.sim.scene.actors.values()]
+        return tuple(drawn), np.stack([env.step(np.full(7, 0.3))[0]["proprio"] for _ in range(12)])
 
-    before = episode(5)
-    assert not np.array_equal(before, episode(6))
-    np.testing.assert_array_equal(before, episode(5))
+    drawn, moved = episode(5)
+    assert len({episode(seed)[0] for seed in range(6)}) == 6
+    again, moved_again = episode(5)
+    assert drawn == again
+    np.testing.assert_array_equal(moved, moved_again)
 
 
 @installed
 @pytest.mark.parametrize(
-    "task", ["RememberColor3", "FindImposterShape3", "TakeItBack", "InterceptMedium", "RotateLenientPos"]
+    "task",
+    [
+        *("RememberColor3", "RememberShapeAndColor5x3", "FindImposterShape3", "FindImposterShapeAndColor3x2"),
+        *("TakeItBack", "InterceptMedium", "InterceptGrabMedium", "RotateLenientPosNeg", "RotateStrictPos"),
+    ],
 )
 def test_an_expert_solves_its_task(task):
     assert sum(info["success"] for info in by_its_expert(task)) >= 2
@@ -135,6 +143,12 @@ def test_what_is_recorded_names_the_right_candidate_and_the_one_touched(task, an
         assert info["answer"] in answers
         assert not info["success"] or info["choice"] == info["answer"]
     assert sum(info["success"] for info in ends) >= 2
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="device of mikasa/TakeItBack: expected a GPU that torch sees, found none"):
+        mikasa.make("TakeItBack", device="gpu")
 
 
 @pytest.mark.parametrize(

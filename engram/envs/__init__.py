@@ -1,6 +1,8 @@
 """Simulated tasks by name, each with a scripted expert: NAME is the tabletop's, mikasa/NAME is MIKASA-Robo-VLA's."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -33,9 +35,17 @@ def usual_lanes(name: str, workers: int) -> int:
 
 
 def pushed_ticks(name: str) -> int:
-    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest. In tasks of 60
-    ticks for which it was tried (dev/LOG.md, 2026-11-28), half an episode's: carrying, too, shows the way back."""
-    return 30 if name in (f"{MIKASA}TakeItBack", f"{MIKASA}InterceptSlow", f"{MIKASA}InterceptMedium") else 8
+    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest."""
+    from engram.envs import mikasa
+
+    return 30 if name.removeprefix(MIKASA) in mikasa.PUSHED_LONG else 8
+
+
+def expert_sha256(name: str) -> str:
+    """SHA-256 over the source of what plays a task: demonstrations of another text are of another expert."""
+    here = Path(__file__).parent
+    files = sorted((here / "mikasa/experts").glob("*.py")) if name.startswith(MIKASA) else [here / "tabletop/expert.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:

@@ -46,6 +46,10 @@ NOVEL = ("RememberShape3", "RememberShape5", "RememberShape9", *ROTATE)
 GROUPS = {"train": TRAIN, "matched": MATCHED, "novel": NOVEL}
 CANONICAL = ("ShellGameTouch", "InterceptMedium", "RememberColor3", "RememberColor5", "RememberColor9")
 
+PUSHED_LONG = ("TakeItBack", "InterceptSlow", "InterceptMedium")
+"""Tasks of 60 ticks in whose demonstrations half an episode is disturbed, for which it was tried (dev/LOG.md,
+2026-11-28): carrying, too, shows the way back."""
+
 
 class MissingAssetsError(ImportError):
     """A task needs a file that no package brings; the message names the command that gets it."""

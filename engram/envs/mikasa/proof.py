@@ -1,6 +1,6 @@
 """Proof that the benchmark runs and renders here: one episode of its expert, with a picture of what the robot saw.
 
-python -m engram.envs.mikasa.proof
+python -m engram.envs.mikasa.proof [cpu]
 """
 
 import sys
@@ -16,9 +16,9 @@ TASK = "RememberColor3"
 MISSING = 3  # exit status: a renderer or a library of the system is missing
 
 
-def prove(picture: Path) -> str:
+def prove(picture: Path, device: str) -> str:
     """Play the protocol's first episode and keep its first and last frames; says how it went and how long it took."""
-    with mikasa.make(TASK) as env:
+    with mikasa.make(TASK, device=device) as env:
         play = expert(f"mikasa/{TASK}")
         frame, info = env.reset(seed=mikasa.FIRST_SEED)
         first, began, over = frame, time.perf_counter(), False
@@ -52,7 +52,7 @@ def there(name: str) -> bool:
 
 if __name__ == "__main__":
     try:
-        print(prove(Path("runs/mikasa/proof.png")))
+        print(prove(Path("runs/mikasa/proof.png"), "cpu" if "cpu" in sys.argv[1:] else mikasa.usual_device()))
     except ModuleNotFoundError:
         raise
     except ImportError as error:  # no renderer, or a shared library that a package needs

@@ -161,8 +161,9 @@ def _simulator(name: str, images: bool, device: str) -> Any:
     except RuntimeError as error:
         if not any(said in str(error) for said in NO_RENDERER):
             raise
+        do = "run: make mikasa" if device == "cpu" else "run: make mikasa, or simulate on the CPU (device=cpu)"
         raise ImportError(
-            f"mikasa/{name} renders with Vulkan (a GPU, or Mesa's lavapipe >= 25) and found no device; run: make mikasa"
+            f"mikasa/{name} renders with Vulkan (a GPU, or Mesa's lavapipe >= 25) and found no device; {do}"
         ) from error
 
 
