@@ -99,8 +99,9 @@ class Eval:
     task: str
     """Environment."""
     out: Path | None = None
-    """Episodes as JSON lines; finished ones are not played again. Default: beside the checkpoint, a file for every
-    intervention, tick, cadence, knob and first seed; more episodes are added to it."""
+    """Episodes as JSON lines; finished ones are not played again. Default: in RUN/eval beside the checkpoint (runs/NAME
+    of weights that lie in a folder NAME of their own), a file for every intervention, tick, cadence, knob and first
+    seed; more episodes are added to it."""
     seeds: int = TEST
     """The first environment seed, from which the others are counted up (3000000: test, 2000000: validation)."""
     episodes: int = 100
@@ -147,7 +148,8 @@ class Suite:
     checkpoint: Path
     """Folder made by `engram train` (RUN/checkpoint)."""
     out: Path | None = None
-    """Folder of the results; default RUN/suite-mikasa beside the checkpoint."""
+    """Folder of the results; default RUN/suite-mikasa beside the checkpoint, runs/NAME/suite-mikasa of weights that lie
+    in a folder NAME of their own."""
     only: tuple[str, ...] = ()
     """Groups (train, matched, novel, canonical) or tasks; default: all."""
     episodes: int = 100
@@ -164,10 +166,9 @@ class Suite:
     def run(self) -> None:
         """Play what is missing, print the means."""
         from engram import suite
-        from engram.files import run_name
+        from engram.files import run_folder
 
-        named = "" if self.checkpoint.resolve().name == "checkpoint" else f"{run_name(self.checkpoint)}-"
-        out = self.out or self.checkpoint.resolve().parent / f"{named}suite-{self.suite}"
+        out = self.out or run_folder(self.checkpoint) / f"suite-{self.suite}"
         knobs = ({"strict": True} if self.strict else {}) | ({"device": self.device} if self.device else {})
         found = suite.run(
             suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, knobs

@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 
-def run_name(checkpoint: Path) -> str:
-    """What a policy on disk is called: the name of its run, RUN/checkpoint, or of its own folder."""
+def run_folder(checkpoint: Path) -> Path:
+    """Where the results of a policy belong: its run, RUN/checkpoint; runs/NAME for one that lies elsewhere."""
     whole = checkpoint.resolve()
-    return whole.parent.name if whole.name == "checkpoint" else whole.name
+    return checkpoint.parent if whole.name == "checkpoint" else Path("runs") / whole.name
+
+
+def run_name(checkpoint: Path) -> str:
+    """What a policy on disk is called: the name of its run, or of its own folder."""
+    return run_folder(checkpoint).resolve().name
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -9,8 +9,8 @@ over some steps in which it is told nothing, or shown nothing. Then a slot that 
 noted, and touches what it was told, or the object like the one it saw, which is covered now; or it says where that
 was, with the frame gone.
 
-One random frame at a time, as before: never a sequence, a cue, or a task's layout or whole sentence. "Push the cube onto
-the red target", with which TakeItBack's begins, may come about where a frame shows such things (decision 0009).
+One random frame at a time, as before: never a sequence, a cue, or a task's layout or whole sentence. "Push the cube
+onto the red target", with which TakeItBack's begins, may come about where a frame shows such things (decision 0009).
 
     python recipes/pretrain_notes.py                    # after pretrain_mikasa.py; resumes from runs/pretrain_notes
     python recipes/pretrain_notes.py --install          # also replaces the weights shipped with the package

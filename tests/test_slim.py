@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engram.backbones import tiny
+from engram.files import run_folder, run_name
 from engram.cli import main
 from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
@@ -95,3 +96,9 @@ def test_a_slim_checkpoint_that_lost_its_base_is_refused(saved, tmp_path):
 def test_published_weights_are_on_the_weights_that_ship(folder):
     policy, _ = checkpoint.load(str(folder))
     assert policy.spec.cameras == tiny.CAMERAS
+
+
+def test_results_of_published_weights_are_kept_away_from_them():
+    assert (run_folder(Path("a/run/checkpoint")), run_name(Path("a/run/checkpoint"))) == (Path("a/run"), "run")
+    published = Path("results/weights/mikasa_mu_vla")
+    assert (run_folder(published), run_name(published)) == (Path("runs/mikasa_mu_vla"), "mikasa_mu_vla")

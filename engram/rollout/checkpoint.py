@@ -10,7 +10,7 @@ import gymnasium
 
 from engram.data.seeds import TEST
 from engram.envs import make, usual_lanes
-from engram.files import run_name
+from engram.files import run_folder, run_name
 from engram.policies import checkpoint
 from engram.policies.base import Policy
 from engram.rollout import interventions, records
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
     require_possible(policy, change, seeds, lanes, workers, videos)  # here, too: before donors are played
     if intervention == "swap" and len(seeds) < 2:
         raise ValueError(f"swap: expected 2 or more episodes, found {len(seeds)}; ask for more, one is another's donor")
-    out = out or folder.parent / "eval" / _file(
+    out = out or run_folder(folder) / "eval" / _file(
         task, name, change, {**knobs, "replan": replan, "ensemble": ensemble}, min(seeds)
     )
     _require_looks(policy, change, attention)
