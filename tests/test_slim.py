@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from engram.backbones import tiny
-from engram.files import run_folder, run_name
 from engram.cli import main
 from engram.data.normalise import Normaliser
+from engram.files import run_folder, run_name
 from engram.policies import checkpoint
 from engram.policies.build import build
 from engram.policies.design import Design
