@@ -10,7 +10,7 @@ import fakes
 import pytest
 import torch
 from doubles import SPEC, BlindPolicy, CuePolicy
-from game import make
+from game import RecallGame, make
 
 from engram.carry import Carry
 from engram.policies.build import Design
@@ -351,11 +351,23 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused(tmp_path, change
         run(policy, tmp_path / "plain.jsonl")
 
 
+def test_cameras_that_are_switched_off_are_noticed_before_the_first_file(tmp_path):
+    class Dark(RecallGame):
+        def reset(self, **options):
+            frame, info = super().reset(**options)
+            return frame, info | {"frames": 0}
+
+    with pytest.raises(ValueError, match="environment game: expected camera images, found none"):
+        run(CuePolicy(), tmp_path / "dark.jsonl", make=lambda task: Dark())
+    assert not (tmp_path / "dark.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"seeds": []}, "seeds: expected at least one episode, found none"),
         ({"seeds": range(-3, 3)}, "seeds: expected 0 or more, found -3"),
+        ({"seeds": [2**32]}, "seeds: expected less than 4294967296, found 4294967296"),
         ({"lanes": 0}, "lanes: expected 1 or more, found 0"),
         ({"workers": -1}, "workers: expected 0 or more, found -1"),
         ({"video_first": -1}, "videos: expected 0 or more, found -1"),

@@ -136,7 +136,8 @@ def summarise(episodes: Sequence[Record]) -> dict:
 
 
 def _require_fit(policy: Policy, make: Callable[[], gymnasium.Env], task: str) -> None:
-    """Make one environment here, before any worker: a wrong task, knob, camera, size or rate is one clear sentence."""
+    """Make one environment here, before any worker: a wrong task, knob, camera, size or rate is one clear sentence, and
+    so are cameras that are switched off."""
     env = make()
     try:
         assert isinstance(env.observation_space, Dict)
@@ -146,6 +147,10 @@ def _require_fit(policy: Policy, make: Callable[[], gymnasium.Env], task: str) -
         (proprio_dim,), (action_dim,) = _shape(spaces["proprio"]), _shape(env.action_space)
         found = Spec(cameras, height, width, proprio_dim, action_dim, control_hz=float(env.metadata["render_fps"]))
         policy.spec.require(found, f"environment {task}")
+        _, info = env.reset(seed=0)
+        if not info["frames"]:
+            do = "leave this knob out"
+            raise ValueError(f"environment {task}: expected camera images, found none (images=False); {do}")
     finally:
         env.close()
 
