@@ -31,6 +31,9 @@ class Settings:
     """Bound of the gradient norm (inf: none); the share of clipped steps is logged."""
     average: float = 0.0
     """What is saved is the exponential average of the weights, with this decay an update (0: the last weights)."""
+    emphasis: float = 0.0
+    """How much more a tick counts in the loss where the expert's action changes: 1 + emphasis * change / mean change
+    (0: all ticks alike). Against policies that copy their own motion instead of remembering (cf. arXiv 2106.06452)."""
     save: int = 100
     """Updates between two checkpoints."""
     log: int = 20
@@ -53,11 +56,12 @@ class Settings:
         require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")
         require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
         require("average", self.average, 0 <= self.average < 1, "0 or more and below 1, such as 0.999")
+        require("emphasis", self.emphasis, 0 <= self.emphasis < math.inf, "a finite number, 0 or more")
         require("clip", self.clip, self.clip > 0, "a number above 0, or inf for no bound")
 
     def identity(self) -> dict:
         """What decides the weights: all but how the work is done and shown."""
-        how = ("tensorboard", "device")
+        how = ("tensorboard", "device", *(() if self.emphasis else ("emphasis",)))  # runs of before it came go on
         return {name: value for name, value in asdict(self).items() if name not in how} | {"workers": 0}
 
 

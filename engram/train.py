@@ -33,6 +33,7 @@ from torch import Tensor
 from engram import carry as carries
 from engram import device, provenance
 from engram.carry import Carry
+from engram.data import emphasis
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
 from engram.data.schedule import ORDER, Episodes, Schedule, Shuffled
@@ -116,7 +117,8 @@ def make_windows(data: Dataset, policy: Through | Before, settings: Settings, qu
                 data, policy.trunk.features, device=policy.device, stay=stay,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
-    return Windows(data, schedule, policy.chunk, features)
+    weight = emphasis.weights(data.action, data.starts, settings.emphasis) if settings.emphasis else None
+    return Windows(data, schedule, policy.chunk, features, weight)
 
 
 def calibrate(policy: Through, windows: Windows, quiet: bool = False) -> None:

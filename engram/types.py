@@ -93,6 +93,7 @@ class Window:
     valid      bool    (B, T)        False for padding after the end of an episode-aligned window
     frame      int64   (B, T)        index of the frame in its data set (key of the feature store)
     features   float   (B, T, ...)   what the frozen part of the backbone makes of each frame, or None
+    weight     float32 (B, T)        how much a tick counts in the loss, 1 in the mean of the data set; None: all alike
     """
 
     obs: Observation
@@ -102,6 +103,7 @@ class Window:
     valid: Bool[Tensor, "B T"]
     frame: Int64[Tensor, "B T"]
     features: Float[Tensor, "B T ..."] | None = None
+    weight: Float[Tensor, "B T"] | None = None
 
     @property
     def ticks(self) -> int:

@@ -13,7 +13,7 @@ from engram.settings import Settings
 from engram.study import Arm, Study
 
 TASKS = tuple(f"mikasa/{name}" for name in CANONICAL if name not in SHELL)
-SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999)
+SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999, emphasis=4.0)
 
 STUDY = Study(
     name="mikasa_canonical",

@@ -18,7 +18,7 @@ from engram.study import Arm, Study
 TASKS = tuple(
     f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3")
 )
-SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999)
+SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999, emphasis=4.0)
 HALF = replace(SETTINGS, lr=1e-3)  # at 2e-3 the first frame is not learned to be read (dev/LOG.md)
 
 STUDY = Study(

@@ -26,6 +26,7 @@ class Windows(TorchDataset):
         chunk: N, actions per target: those of the tick and the N-1 after it, the last repeated past the end.
         features: what a frozen encoder makes of the frames. Windows then carry features, and their images are zeros
             of the right shape that occupy one byte: nobody needs them and moving them would cost most of the time.
+        weight: float32 (F,), how much each frame counts in the loss; None: all alike.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Windows(TorchDataset):
         schedule: Schedule | Episodes | Shuffled,
         chunk: int,
         features: FeatureStore | None = None,
+        weight: np.ndarray | None = None,
     ):
         if chunk < 1:
             raise ValueError(f"expected a chunk of at least one action, found {chunk}; raise it")
-        self.dataset, self.schedule, self.chunk, self.features = dataset, schedule, chunk, features
+        self.dataset, self.schedule, self.chunk, self.features, self.weight = dataset, schedule, chunk, features, weight
 
     def __getitem__(self, step: int) -> Window:
         """The window of `step` >= 0."""
@@ -57,6 +59,7 @@ class Windows(TorchDataset):
             valid=torch.from_numpy(ticks.valid),
             frame=index,
             features=None if self.features is None else self.features[index],
+            weight=None if self.weight is None else torch.from_numpy(self.weight[frame]),
         )
 
     def _observation(self, frame: np.ndarray) -> Observation:

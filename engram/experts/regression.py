@@ -39,8 +39,15 @@ class Regression(nn.Module):
         return self.head(hidden_BND)
 
     def loss(
-        self, hidden_BND: Float[Tensor, "B N D"], target_BNA: Float[Tensor, "B N A"], ok_BN: Bool[Tensor, "B N"]
+        self,
+        hidden_BND: Float[Tensor, "B N D"],
+        target_BNA: Float[Tensor, "B N A"],
+        ok_BN: Bool[Tensor, "B N"],
+        weight_B: Float[Tensor, "B"] | None = None,
     ) -> Tensor:
-        """Mean loss over the actions with `ok` (padding beyond an episode's end does not count)."""
+        """Mean loss over the actions with `ok` (padding beyond an episode's end does not count), each row's multiplied
+        by its weight: rows of one window may weigh more or less than 1 in the mean."""
         each_BN = LOSSES[self.loss_name](self(hidden_BND), target_BNA).mean(-1)
+        if weight_B is not None:
+            each_BN = each_BN * weight_B[:, None]
         return (each_BN * ok_BN).sum() / ok_BN.sum().clamp(min=1)

@@ -149,7 +149,8 @@ class Head(nn.Module):
         """Loss of all valid ticks of a window in one batch; `keys` has a row for each. Padding does not count."""
         use = window.valid.flatten()
         target_BNA, ok_BN = window.target.flatten(0, 1)[use], window.target_ok.flatten(0, 1)[use]
-        return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN)
+        weight_B = None if window.weight is None else window.weight.flatten()[use]
+        return self.expert.loss(self._hidden(backbone, keys), self.action(target_BNA), ok_BN, weight_B)
 
     def _hidden(self, backbone: Tiny, keys: Keys) -> Tensor:
         return backbone.ask(self.slots(keys.ok.shape[0]), *keys)[0]
