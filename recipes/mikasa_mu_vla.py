@@ -8,8 +8,6 @@ pretrain_notes.py), 100 protocol seeds a task. What differs from the papers is s
     engram study recipes/mikasa_mu_vla.py
 """
 
-from dataclasses import replace
-
 from engram.envs.mikasa import FIRST_SEED, simulated
 from engram.policies.design import Design
 from engram.settings import Settings
@@ -19,7 +17,6 @@ TASKS = tuple(
     f"mikasa/{name}" for name in ("RememberColor5", "InterceptMedium", "TakeItBack", "RememberShapeAndColor3x3")
 )
 SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999, emphasis=4.0)
-HALF = replace(SETTINGS, lr=1e-3)  # at 2e-3 the first frame is not learned to be read (dev/LOG.md)
 
 STUDY = Study(
     name="mikasa_mu_vla",
@@ -28,7 +25,7 @@ STUDY = Study(
     arms={
         "muVLA": Arm(Design(m=8, notes=True), SETTINGS, seeds=(0, 1)),
         "memoryless": Arm(Design(m=0), SETTINGS),
-        "first frame": Arm(Design(memory="first-frame"), HALF),
+        "first frame": Arm(Design(memory="first-frame"), SETTINGS),
     },
     seeds=(0,),
     demos=250,

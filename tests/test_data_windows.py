@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_data import record
 
+from engram.data import emphasis
 from engram.data.features import FeatureStore, distinct
 from engram.data.lerobot import Dataset, Writer
 from engram.data.normalise import Normaliser
@@ -154,6 +155,24 @@ def test_a_data_set_travels_as_its_path(data):
 def test_windows_travel_to_a_process_that_shares_nothing(data):
     windows = Windows(data, Schedule(data.lengths, 2, 4, seed=3), 2, FeatureStore.build(data, encode))
     assert_same(pickle.loads(pickle.dumps(windows))[7], windows[7])
+
+
+def test_a_frame_counts_for_what_changes_in_it():
+    action = np.array([[0, 0], [0, 0], [1, 0], [1, 0], [5, 1], [5, 0]], np.float32)
+    starts = np.array([0, 4])
+    found = emphasis.weights(action, starts, 2.0)
+    moved = np.array([0, 0, 1 / action.std(0)[0], 0, 0, 1 / action.std(0)[1]])  # the fifth begins an episode
+    expected = 1 + 2 * moved / moved.mean()
+    np.testing.assert_allclose(found, expected / expected.mean(), rtol=1e-5)
+    assert found.mean() == pytest.approx(1)
+    np.testing.assert_array_equal(emphasis.weights(np.zeros((4, 2), np.float32), np.array([0]), 2.0), np.ones(4))
+
+
+def test_a_window_says_how_much_its_ticks_count(data):
+    schedule, weight = Episodes(np.array(LENGTHS), 2, 0), np.random.default_rng(0).random(sum(LENGTHS)).astype(np.float32)
+    window = Windows(data, schedule, 2, weight=weight)[0]
+    np.testing.assert_array_equal(window.weight.numpy(), weight[window.frame.numpy()])
+    assert Windows(data, schedule, 2)[0].weight is None
 
 
 def test_a_chunk_has_an_action(data):

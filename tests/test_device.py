@@ -55,6 +55,11 @@ def test_where_is_no_part_of_a_runs_identity():
     assert Settings(device="cpu").identity() == Settings(device="auto").identity()
 
 
+def test_a_run_of_before_there_was_emphasis_goes_on():
+    assert "emphasis" not in Settings().identity()
+    assert Settings(emphasis=4.0).identity()["emphasis"] == 4.0
+
+
 def test_a_window_goes_elsewhere_whole_but_for_images_nobody_looks_at(data: Dataset):  # noqa: F811
     plain = windows(data)[3]
     moved = plain.to("meta")

@@ -203,6 +203,20 @@ def step_is_observe_and_act(policy: Policy) -> None:
 
 
 @torch.no_grad()
+def ticks_count_by_their_weight(policy: Policy) -> None:
+    window = fakes.window(B, T)
+
+    def loss(weight: Tensor, target: Tensor = window.target) -> Tensor:
+        return policy.loss(policy.init(B), replace(window, weight=weight, target=target))[0]
+
+    ones, some = torch.ones(B, T), torch.rand(B, T, generator=torch.Generator().manual_seed(1)).round()
+    near(loss(ones), policy.loss(policy.init(B), window)[0])
+    near(loss(some) + loss(ones - some), loss(ones))
+    near(loss(3 * some), 3 * loss(some))
+    near(loss(some, torch.where(some[..., None, None] > 0, window.target, 7.0)), loss(some))
+
+
+@torch.no_grad()
 def sessions_interleave(policy: Policy) -> None:
     window = plain_window()
     whole, expected = stream(policy, window)
@@ -237,6 +251,7 @@ CONTRACT = [
     later_changes_nothing_earlier,
     carry_is_closed,
     step_is_observe_and_act,
+    ticks_count_by_their_weight,
     sessions_interleave,
 ]
 
@@ -270,12 +285,12 @@ def test_an_honest_wrapper_passes():
 
 
 def test_the_contract_catches_state_on_the_module():
-    # three of eight: it forgets at `first`, so only a carry that leaves and comes back gives it away
+    # three of nine: it forgets at `first`, so only a carry that leaves and comes back gives it away
     assert caught(OnSelf, GATED) == {"split_is_whole", "step_is_observe_and_act", "sessions_interleave"}
 
 
 def test_the_contract_catches_a_leak_across_rows():
-    # three of eight: the others have the same rows on both sides
+    # three of nine: the others have the same rows on both sides
     assert caught(Leaky, GATED) == {"first_forgets_one_row", "rows_are_independent", "sessions_interleave"}
 
 
