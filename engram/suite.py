@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -106,20 +107,13 @@ def run(
     missing: dict[str, str] = dict(before.get("missing", {}))
     shares = {row["task"]: row["simulator_share"] for row in before.get("tasks", [])}
     broken: list[str] = []
+    crew = partial(evaluate_checkpoint, checkpoint, lanes=workers, workers=workers)
+    play = partial(crew, seeds=seeds, videos=videos, knobs=knobs)
     for number, task in enumerate(tasks, 1):
         console.rule(f"{suite.name} {number}/{len(tasks)}: {task}")
         try:
             with walltime.timed(out):
-                result = evaluate_checkpoint(
-                    checkpoint,
-                    task,
-                    seeds,
-                    _file(out, task),
-                    lanes=workers,
-                    workers=workers,
-                    videos=videos,
-                    knobs=knobs,
-                )
+                result = play(task=task, out=_file(out, task))
             _require_same(policy, result["policy_sha256"], checkpoint)
             missing.pop(task, None)  # its assets have come
             shares[task] = result["simulator_share"] or shares.get(task)

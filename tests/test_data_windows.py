@@ -169,7 +169,10 @@ def test_a_frame_counts_for_what_changes_in_it():
 
 
 def test_a_window_says_how_much_its_ticks_count(data):
-    schedule, weight = Episodes(np.array(LENGTHS), 2, 0), np.random.default_rng(0).random(sum(LENGTHS)).astype(np.float32)
+    schedule, weight = (
+        Episodes(np.array(LENGTHS), 2, 0),
+        np.random.default_rng(0).random(sum(LENGTHS)).astype(np.float32),
+    )
     window = Windows(data, schedule, 2, weight=weight)[0]
     np.testing.assert_array_equal(window.weight.numpy(), weight[window.frame.numpy()])
     assert Windows(data, schedule, 2)[0].weight is None
