@@ -105,7 +105,7 @@ def run(
     provenance.settle(out, plan)
     before = _before(out)
     missing: dict[str, str] = dict(before.get("missing", {}))
-    shares = {row["task"]: row["simulator_share"] for row in before.get("tasks", [])}
+    shares = {row["task"]: row.get("simulator_share") for row in before.get("tasks", [])}
     broken: list[str] = []
     crew = partial(evaluate_checkpoint, checkpoint, lanes=workers, workers=workers)
     play = partial(crew, seeds=seeds, videos=videos, knobs=knobs)

@@ -11,7 +11,7 @@ Legend: F frames, A action.
 import numpy as np
 from jaxtyping import Float32, Int64
 
-STD_FLOOR = 0.1  # least deviation that a dimension of the action is measured in, in the environment's units ([-1, 1])
+from engram.data.normalise import ACTION_FLOOR
 
 
 def weights(
@@ -23,7 +23,7 @@ def weights(
     deviation; none at the start of an episode.
     """
     change_F = np.zeros(len(action_FA))
-    change_F[1:] = np.linalg.norm(np.diff(action_FA, axis=0) / action_FA.std(0).clip(min=STD_FLOOR), axis=1)
+    change_F[1:] = np.linalg.norm(np.diff(action_FA, axis=0) / action_FA.std(0).clip(min=ACTION_FLOOR), axis=1)
     change_F[starts] = 0
     weight_F = 1 + emphasis * change_F / max(change_F.mean(), 1e-9)
     return (weight_F / weight_F.mean()).astype(np.float32)

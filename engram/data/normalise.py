@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
+
 
 class Normaliser(nn.Module):
     """(x - mean) / std per dimension; mean and std are buffers, so that a checkpoint carries them.

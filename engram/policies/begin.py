@@ -6,7 +6,7 @@ import torch
 
 from engram.backbones import tiny
 from engram.data.lerobot import Dataset
-from engram.data.normalise import Normaliser
+from engram.data.normalise import ACTION_FLOOR, Normaliser
 from engram.policies import checkpoint
 from engram.policies.before import Before
 from engram.policies.build import build
@@ -15,7 +15,6 @@ from engram.policies.through import Through
 from engram.settings import Settings
 from engram.types import Spec
 
-ACTION_FLOOR = 0.1  # least standard deviation of an action dimension, in the environment's units ([-1, 1])
 PROPRIO_FLOOR = 0.01  # metres, radians
 # Of a design: what a training may change that goes on from a checkpoint.
 FREE = ("trained", "tbptt", "replan", "ensemble", "loss")

@@ -172,11 +172,11 @@ def _after(
 def _intervene(episode: _Lane, intervention: Intervention | None, keep: Keep | None) -> _Lane:
     """The episode before `observe` of its present tick, its memory changed where the intervention says so."""
     memory, tick = select(episode.session.carry, "memory/"), episode.session.tick
-    if keep is not None and tick == _moment(episode, keep.at):
+    if keep is not None and tick == _tick_meant(episode, keep.at):
         keep.memory(episode.seed, memory)
     if intervention is None:
         return episode
-    at = _first_change(episode, intervention)
+    at = _tick_meant(episode, intervention.at)
     if tick < at:
         return episode
     held = memory if episode.held is None else episode.held
@@ -186,11 +186,7 @@ def _intervene(episode: _Lane, intervention: Intervention | None, keep: Keep | N
     return replace(episode, session=session, held=held, intervened=episode.intervened + 1)
 
 
-def _first_change(episode: _Lane, intervention: Intervention) -> int:
-    return _moment(episode, intervention.at)
-
-
-def _moment(episode: _Lane, at: At) -> int:
+def _tick_meant(episode: _Lane, at: At) -> int:
     """The tick that is meant. Where the cue ends is known from then on: until then it is said to be ahead."""
     if at == "cue":
         return episode.session.tick + 1 if _before_cue_ends(episode) else episode.cue_ticks
@@ -276,7 +272,7 @@ def _require_intervened(episode: _Lane, intervention: Intervention) -> None:
         )
     if not episode.intervened:
         raise ValueError(
-            f"episode of seed {episode.seed}: expected it to last beyond tick {_first_change(episode, intervention)}, "
+            f"episode of seed {episode.seed}: expected it to last beyond tick {_tick_meant(episode, intervention.at)}, "
             f"at which {intervention.label} begins, found it over after {episode.session.tick}; choose an earlier tick"
         )
 

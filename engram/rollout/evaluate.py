@@ -62,10 +62,10 @@ def evaluate(
     make_one = partial(make, task, **knobs)
     require_possible(policy, intervention, seeds, lanes, workers, video_first)
     _require_donors(intervention, seeds)
-    if not out.exists():
+    if new := not out.exists():
         _require_fit(policy, make_one, task)  # before the first file, as all that can be wrong in a call
     kept = {"keep_onset": keep_onset} | ({"kept_at": kept_at} if keep_onset and kept_at is not None else {})
-    new, done, waited = not out.exists(), resume(out, names | proof | kept), None
+    done, waited = resume(out, names | proof | kept), None
     if todo := [seed for seed in seeds if seed not in done]:
         if not new:
             _require_fit(policy, make_one, task)  # what could be played then may not be any more
