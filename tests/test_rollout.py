@@ -448,3 +448,10 @@ def test_a_simulator_that_always_dies_costs_its_episode_alone(tmp_path):
     ):
         run(CuePolicy(), tmp_path / "killed.jsonl", seeds=range(4), workers=1, lanes=3, knobs={"dies_on": 2})
     assert [line["seed"] for line in read(tmp_path / "killed.jsonl") if line["error"] is None] == [0, 1, 3]
+
+
+def test_where_nothing_is_chosen_no_share_follows_a_donor(tmp_path):
+    run(CuePolicy(), tmp_path / "plain.jsonl", keep_onset=True)
+    run(CuePolicy(), tmp_path / "swap.jsonl", intervention=interventions.swap(donors(tmp_path / "plain.jsonl")))
+    unchosen = [line | {"choice": None} for line in read(tmp_path / "swap.jsonl")]
+    assert summarise(unchosen)["donor_choice"] is None

@@ -115,13 +115,15 @@ def summarise(episodes: Sequence[Record]) -> dict:
     """What the episodes of one (policy, task, intervention) say together; ValueError for no episode.
 
     `success` is the share of the episodes without error, `ci95` its Wilson interval; `donor_choice` the share that
-    chose the answer of the donor of their memory, None without a swap; `errors` are counted in neither.
+    chose the answer of the donor of their memory, None without a swap or where nothing is chosen; `errors` are counted
+    in neither.
     """
     if not episodes:
         raise ValueError("expected at least one episode to summarise, found none; give at least one seed")
     sound = [line for line in episodes if line["error"] is None]
     successes = sum(line["success"] for line in sound)
-    swapped = [line["choice"] == line["donor_answer"] for line in sound if line["donor_answer"] is not None]
+    chosen = any(line["choice"] is not None for line in sound)
+    swapped = [line["choice"] == line["donor_answer"] for line in sound if chosen and line["donor_answer"] is not None]
     return {
         **{key: episodes[0][key] for key in ("policy", "task", "intervention")},
         "episodes": len(sound),
