@@ -1,18 +1,18 @@
-"""The tasks on which the MemoryVLA papers report, as MIKASA-Robo-VLA has them: one policy for four of those five.
+"""The tasks on which the MemoryVLA papers report, as MIKASA-Robo-VLA has them: one policy for those that can be played.
 
-RememberColor3, 5 and 9 and InterceptMedium together; ShellGameTouch needs a mug from the YCB set. The papers' own
-figures (41.2 and 44.4 % over five) are of the older `-v0` tasks with longer episodes: nothing here compares with them.
+RememberColor3, 5 and 9 and InterceptMedium together (and ShellGameTouch where its mug is). The papers' own figures
+(41.2 and 44.4 % over five) are of the older `-v0` tasks with longer episodes: nothing here compares with them.
 
     make mikasa
     engram study recipes/mikasa_canonical.py
 """
 
-from engram.envs.mikasa import CANONICAL, FIRST_SEED, SHELL, simulated
+from engram.envs.mikasa import CANONICAL, FIRST_SEED, simulated, there
 from engram.policies.design import Design
 from engram.settings import Settings
 from engram.study import Arm, Study
 
-TASKS = tuple(f"mikasa/{name}" for name in CANONICAL if name not in SHELL)
+TASKS = tuple(f"mikasa/{name}" for name in CANONICAL if there(name))
 SETTINGS = Settings(updates=3000, slots=8, lr=2e-3, warmup=500, average=0.999, emphasis=4.0)
 
 STUDY = Study(

@@ -31,6 +31,11 @@ def test_without_the_benchmark_the_command_is_named(monkeypatch):
         envs.make("mikasa/RememberColor5")
 
 
+def test_the_shell_game_is_there_only_with_its_mug(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert [mikasa.there(name) for name in ("RememberColor5", "ShellGamePush")] == [True, False]
+
+
 def by_its_expert(task: str) -> list[dict]:
     """What is said at the ends of three episodes that a task's expert plays."""
     ends = []

@@ -31,6 +31,7 @@ def by_its_expert(env, seed: int) -> list[dict]:
 
 @pytest.mark.parametrize("task", mikasa.SHELL)
 def test_an_expert_solves_its_task_and_says_which_cup(task):
+    assert mikasa.there(task)
     with mikasa.make(task, images=False) as env:
         ends = [by_its_expert(env, seed)[-1] for seed in SEEDS.get(task, range(3))]
     assert sum(info["success"] for info in ends) >= 2

@@ -69,12 +69,28 @@ def make(name: str, **knobs: Any) -> gymnasium.Env:
     if name not in TASKS:
         raise ValueError(unknown("MIKASA-Robo task", name, TASKS))
     _require_knobs(name, knobs)
-    if importlib.util.find_spec("mikasa_robo_suite") is None or importlib.util.find_spec("mani_skill") is None:
+    if not installed():
         raise ImportError(f"mikasa/{name} needs mani-skill and mikasa-robo-suite, which are missing; run: make mikasa")
     # Here and not above: ManiSkill takes seconds to load, and listing the tasks should not.
     from engram.envs.mikasa.task import Task
 
     return Task(name, **knobs)
+
+
+def installed() -> bool:
+    """Whether `make mikasa` has been run."""
+    return all(importlib.util.find_spec(package) is not None for package in ("mikasa_robo_suite", "mani_skill"))
+
+
+def there(name: str) -> bool:
+    """Whether a task's assets are here: the shell game's mug comes with no package."""
+    if name not in SHELL:
+        return True
+    if not installed():
+        return False
+    from engram.envs.mikasa.task import about_mugs  # here and not above, as in `make`
+
+    return about_mugs().is_file()
 
 
 def usual_device() -> str:

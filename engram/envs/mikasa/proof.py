@@ -33,21 +33,12 @@ def prove(picture: Path, device: str) -> str:
         raise RuntimeError(
             f"expected a rendered scene, found {len(np.unique(first['base']))} grey levels; see {picture}"
         )
-    mugs = [name for name in mikasa.SHELL if not there(name)]
+    mugs = [name for name in mikasa.SHELL if not mikasa.there(name)]
     outcome = "solved" if info["success"] else "not solved"
     return (
         f"{TASK}: {outcome} in {info['tick']} ticks, {ms:.0f} ms a tick with two cameras of 128 pixels; see {picture}"
         + (f"\nassets missing for {', '.join(mugs)}: {mikasa.MUG}" if mugs else "")
     )
-
-
-def there(name: str) -> bool:
-    """Whether a task has all its assets."""
-    try:
-        mikasa.make(name, images=False).close()
-    except mikasa.MissingAssetsError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

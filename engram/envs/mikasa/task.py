@@ -6,6 +6,7 @@ at any tick ends the episode. The benchmark's own wrappers need an older gymnasi
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # a missing asset is an error, never a question
@@ -169,11 +170,15 @@ def _simulator(name: str, images: bool, device: str) -> Any:
 
 def _require_assets(name: str) -> None:
     """MissingAssetsError naming the command for what is not part of the packages: the mug of the shell game."""
-    mugs = ASSET_DIR / "assets/mani_skill2_ycb/info_pick_v0.json"
-    if name in SHELL and not mugs.is_file():
+    if name in SHELL and not about_mugs().is_file():
         raise MissingAssetsError(
-            f"mikasa/{name}: assets missing: expected the YCB mug at {mugs.parent}, found none; {MUG}"
+            f"mikasa/{name}: assets missing: expected the YCB mug at {about_mugs().parent}, found none; {MUG}"
         )
+
+
+def about_mugs() -> Path:
+    """The file that comes with the mug of the shell game."""
+    return ASSET_DIR / "assets/mani_skill2_ycb/info_pick_v0.json"
 
 
 def proprioception(sim: BaseEnv) -> np.ndarray:
