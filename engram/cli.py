@@ -170,9 +170,8 @@ class Suite:
 
         out = self.out or run_folder(self.checkpoint) / f"suite-{self.suite}"
         knobs = ({"strict": True} if self.strict else {}) | ({"device": self.device} if self.device else {})
-        found = suite.run(
-            suite.mikasa_suite(), self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, knobs
-        )
+        protocol = suite.mikasa_suite(self.device)
+        found = suite.run(protocol, self.checkpoint, out, self.only, self.episodes, self.workers, self.videos, knobs)
         for group in found["groups"]:
             _say(f"{group['group']}: {group['success']:.3f}, mean of {group['tasks']} of {group['of']} tasks")
         _say(f"{out}/report.html{', suite.md, suite.json' if found['tasks'] else ''}: all of it")

@@ -23,7 +23,7 @@ from engram.settings import Settings
 from engram.train import fit, keep_pages
 
 CONTEXT = multiprocessing.get_context("spawn")
-ROOM_GB = 2.5  # of memory for each training: the quickstart's take 2.0
+ROOM_GB = 2.5  # of memory for each training unless said otherwise: the quickstart's take 2.0
 MEMINFO = Path("/proc/meminfo")
 POLL = 0.5  # seconds between two looks at the metrics of the others
 
@@ -42,14 +42,14 @@ class TrainingError(RuntimeError):
     """A training process ended before its policy was trained."""
 
 
-def fit_all(jobs: Mapping[str, Job]) -> None:
-    """Train every job, `at_once()` of them at a time, in their order; each resumes where it was stopped.
+def fit_all(jobs: Mapping[str, Job], room_gb: float = ROOM_GB) -> None:
+    """Train every job, `at_once(room_gb)` of them at a time, in their order; each resumes where it was stopped.
 
     After all others are done, raises ValueError with what a job found wrong in its input, or TrainingError naming the
     jobs that failed otherwise; what they printed stands above.
     """
     crew: dict[str, BaseProcess] = {}
-    refusals, most = CONTEXT.SimpleQueue(), at_once()
+    refusals, most = CONTEXT.SimpleQueue(), at_once(room_gb)
     try:
         with _bars(jobs) as bar:
             while len(crew) < len(jobs) or any(process.is_alive() for process in crew.values()):
@@ -71,14 +71,14 @@ def fit_all(jobs: Mapping[str, Job]) -> None:
         raise TrainingError(f"expected every training to finish, found {', '.join(failed)} ended early; see above")
 
 
-def at_once() -> int:
-    """How many trainings fit side by side: a core and ROOM_GB of the memory that is free now for each, at least one;
+def at_once(room_gb: float = ROOM_GB) -> int:
+    """How many trainings fit side by side: a core and `room_gb` of the memory that is free now for each, at least one;
     one on a GPU, whose memory each would take to be free."""
     if device.found("auto").type != "cpu":
         return 1
     lines = MEMINFO.read_text().splitlines() if MEMINFO.is_file() else []
     free = [int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("MemAvailable:")]
-    room = int(free[0] / ROOM_GB) if free else provenance.cores()
+    room = int(free[0] / room_gb) if free else provenance.cores()
     return max(1, min(provenance.cores(), room))
 
 

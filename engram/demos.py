@@ -89,10 +89,16 @@ def collect(
 
 
 def other_expert(folder: Path, task: str) -> bool:
-    """Whether a data set was recorded by an expert that was written differently; one that does not say so was not."""
-    notes = folder / layout.NOTES
-    known = json.loads(notes.read_text(encoding="utf-8")).get("expert_sha256") if notes.is_file() else None
-    return known not in (None, envs.expert_sha256(task))
+    """Whether a data set was recorded by an expert that was written differently, or disturbed for longer or shorter, or
+    does not say."""
+    now = {"expert_sha256": envs.expert_sha256(task), "pushed_ticks": envs.pushed_ticks(task)}
+    return any(notes(folder).get(key) != value for key, value in now.items())
+
+
+def notes(folder: Path) -> dict[str, Any]:
+    """How a data set was recorded (`collect`'s arguments, the seeds, the commit); empty where it does not say."""
+    file = folder / layout.NOTES
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def play(env: gymnasium.Env, act: Expert, seed: int, noise: float, pushed: int = 8) -> dict[str, Any] | None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from engram import provenance, walltime
-from engram.crew import Job, TrainingError, counters, fit_all, trained, trained_by
+from engram.crew import ROOM_GB, Job, TrainingError, counters, fit_all, trained, trained_by
 from engram.data.seeds import TEST
-from engram.demos import collect, other_expert
+from engram.demos import collect, notes, other_expert
+from engram.envs import MIKASA
 from engram.files import replace_text
 from engram.policies.design import Design, require_whole_windows
 from engram.report import write_result
@@ -55,6 +56,7 @@ class Study:
     episodes  test episodes, the same for all, from `first_seed` on; chance is measured on `chance_episodes` of its own
               (0: not at all)
     demo_seeds  of each task's demonstrations; by default 0, 1, ...
+    room_gb   memory that a training takes: no more run side by side than fit
     notes     what a reader of the table must know
     """
 
@@ -68,6 +70,7 @@ class Study:
     first_seed: int = TEST
     chance_episodes: int = 1000
     demo_seeds: tuple[int, ...] = ()
+    room_gb: float = ROOM_GB
     knobs: dict = field(default_factory=dict)
     tests: dict[str, dict] = field(default_factory=lambda: {"": {}})
     notes: str = ""
@@ -76,6 +79,10 @@ class Study:
         if self.demo_seeds and len(self.demo_seeds) != len(self.recorded()):
             expected = f"one for each of {len(self.recorded())} tasks"
             raise ValueError(f"demo_seeds: expected {expected}, found {len(self.demo_seeds)}; give as many, or none")
+        if self.chance_episodes and any(task.startswith(MIKASA) for _, task, _ in self.trials()):
+            raise ValueError(
+                f"chance_episodes: expected 0 for MIKASA-Robo, whose experts do not guess, found {self.chance_episodes}"
+            )
 
     def recorded(self) -> tuple[str, ...]:
         """Each of its tasks once."""
@@ -120,7 +127,7 @@ def run(study: Study, out: Path, recipe: Path) -> Path:
         jobs = {f"{name} seed {seed}": _job(study, data, out, name, seed) for name, seed in some}
         try:
             with walltime.timed(out):
-                fit_all({name: job for name, job in jobs.items() if not trained(job)})
+                fit_all({name: job for name, job in jobs.items() if not trained(job)}, study.room_gb)
         except (ValueError, TrainingError):
             _finish(study, jobs.values(), out, recipe, table)  # what did train is not lost
             raise
@@ -156,15 +163,19 @@ def _plan(study: Study, name: str, seed: int) -> dict:
 
 
 def _demos(study: Study, out: Path) -> tuple[Path, ...]:
-    folders = {task: out / "demos" / task for task in study.recorded()}
+    folders = _folders(study, out)
     for (task, folder), seed in zip(folders.items(), study.demo_seeds or range(len(folders)), strict=True):
         if not folder.exists():
             collect(task, study.demos, folder, seed=seed, **study.knobs)
         elif other_expert(folder, task):
-            console.print(
-                f"{folder}: of another expert than {task} has now; delete it to record it anew", style="yellow"
-            )
+            said = f"{folder}: not known to be of the expert, or the noise, that {task} has now"
+            console.print(f"{said}; delete it to record it anew", style="yellow")
     return tuple(folders[task] for task in study.tasks)
+
+
+def _folders(study: Study, out: Path) -> dict[str, Path]:
+    """Where the demonstrations of each task are."""
+    return {task: out / "demos" / task for task in study.recorded()}
 
 
 def _job(study: Study, data: tuple[Path, ...], out: Path, name: str, seed: int) -> Job:
@@ -200,13 +211,14 @@ def _table(study: Study, out: Path, recipe: Path, table: Path) -> None:
         key: sum(row["counters"][key] for row in tested) for key in ("observations", "writes", "plans", "renders")
     } | {"errors": sum(row["errors"] for row in tested)}
     trials = study.trials()
-    rows = [
+    rows = [mean for name in study.arms for mean in _over_tasks(study, out, name, kept)]
+    rows += [
         mean for name in study.arms for test, task, _ in trials for mean in _mean(study, out, name, test, task, kept)
     ]
-    rows = [mean for name in study.arms for mean in _over_tasks(study, name, rows)] + rows
     rows += [_chance(study, out, *trial) for trial in trials if study.chance_episodes]
     rows += [_row(study, out, run, row) for run, result in kept.items() for row in result["rows"]]
     asked = asdict(study) | {"test_seeds": [study.test_seeds()[0], study.test_seeds()[-1]]}
+    asked["demonstrations"] = {task: notes(folder) for task, folder in _folders(study, out).items()}
     write_result(table, study.name, str(recipe), rows, walltime.spent(out), counters, asked, study.notes)
 
 
@@ -238,26 +250,34 @@ def _chance(study: Study, out: Path, test: str, task: str, knobs: dict) -> dict:
     return {"policy": "chance", "train_seed": None, "task": task, "test": test, **result}
 
 
-def _over_tasks(study: Study, name: str, means: list[dict]) -> Iterator[dict]:
-    """The mean over tasks of an arm's means, where several are tested and all have been; the tasks count alike."""
-    mine = [row for row in means if row["policy"] == name]
-    if len(mine) == len(study.trials()) > 1 and study.tested:
-        episodes, successes = (sum(row[key] for row in mine) for key in ("episodes", "successes"))
-        yield {
-            "policy": name, "train_seed": "mean", "task": f"mean of {len(mine)}", "test": "", "episodes": episodes,
-            "successes": successes, "success": sum(row["success"] for row in mine) / len(mine), "ci95": None,
-        }  # fmt: skip
+Kept = Container[tuple[str, int]]  # the runs that are trained and tested
 
 
-def _mean(study: Study, out: Path, name: str, test: str, task: str, kept: Container[tuple[str, int]]) -> Iterator[dict]:
-    """The mean row of an arm over its finished training seeds, if any."""
+def _over_tasks(study: Study, out: Path, name: str, kept: Kept) -> Iterator[dict]:
+    """The mean row of an arm over all tasks, where several are tested; they have equally many episodes."""
+    if study.tested and len(study.trials()) > 1:
+        by_task = [_outcomes(study, out, name, test, task, kept) for test, task, _ in study.trials()]
+        by_seed = [[won for task in tasks for won in task] for tasks in zip(*by_task, strict=True)]
+        yield from _mean_row(name, f"mean of {len(by_task)}", "", by_seed)
+
+
+def _mean(study: Study, out: Path, name: str, test: str, task: str, kept: Kept) -> Iterator[dict]:
+    """The mean row of an arm in one task over its finished training seeds, if any."""
+    yield from _mean_row(name, task, test, _outcomes(study, out, name, test, task, kept))
+
+
+def _outcomes(study: Study, out: Path, name: str, test: str, task: str, kept: Kept) -> list[list[bool]]:
+    """Of each finished training seed of an arm, the outcomes of its episodes."""
     mine = [run for run in _runs(study) if run[0] == name and run in kept]
-    files = [_episodes(study, _folder(out, *run), test, task) for run in mine]
-    results = [[line["success"] for line in read(file)] for file in files]
-    if not results:
+    return [[line["success"] for line in read(_episodes(study, _folder(out, *run), test, task))] for run in mine]
+
+
+def _mean_row(name: str, task: str, test: str, outcomes: list[list[bool]]) -> Iterator[dict]:
+    """A row of the mean over training seeds and episodes, if there are any."""
+    if not outcomes:
         return
-    successes, episodes = sum(map(sum, results)), sum(map(len, results))
-    ci95 = list(crossed_bootstrap(results)) if len(results) > 1 else list(wilson(successes, episodes))
+    successes, episodes = sum(map(sum, outcomes)), sum(map(len, outcomes))
+    ci95 = list(crossed_bootstrap(outcomes)) if len(outcomes) > 1 else list(wilson(successes, episodes))
     yield {
         "policy": name, "train_seed": "mean", "task": task, "test": test, "episodes": episodes,
         "successes": successes, "success": successes / episodes, "ci95": ci95,

@@ -52,10 +52,14 @@ class Suite:
         return tuple(dict.fromkeys(task for group in self.groups.values() for task in group))
 
 
-def mikasa_suite() -> Suite:
-    """MIKASA-Robo-VLA: muVLA's 23 tasks in three groups, and the MemoryVLA papers' canonical five."""
+def mikasa_suite(device: str | None = None) -> Suite:
+    """MIKASA-Robo-VLA: muVLA's 23 tasks in three groups, and the MemoryVLA papers' canonical five.
+
+    Simulated on `device`, "cpu" or "gpu"; by default as `mikasa.usual_device` says.
+    """
+    device = device or mikasa.usual_device()
     protocol = (
-        f"seeds {mikasa.FIRST_SEED}+i, success at any tick, {mikasa.simulated()} (the papers: a GPU, mani-skill "
+        f"seeds {mikasa.FIRST_SEED}+i, success at any tick, {mikasa.simulated(device)} (the papers: a GPU, mani-skill "
         "3.0.0b15); unless strict, the wrist camera's housing is not drawn"
     )
     groups = {**mikasa.GROUPS, "canonical": mikasa.CANONICAL}
@@ -67,7 +71,7 @@ def mikasa_suite() -> Suite:
         {MIKASA + task: rate for task, rate in published.MU_VLA.items()},
         published.GROUP_MEANS,
         protocol,
-        mikasa.usual_device(),
+        device,
     )
 
 
@@ -253,8 +257,9 @@ def publish(out: Path, found: dict, suite: Suite) -> None:
     if found["tasks"]:
         means = [_mean_row(suite, found, row) for row in found["groups"]]
         asked = {key: found[key] for key in ("checkpoint", "policy_sha256", "device", "episodes", "knobs", "missing")}
-        strict = " --strict" if found["knobs"].get("strict") else ""
-        command = f"engram suite {suite.name} --checkpoint {found['checkpoint']} --episodes {found['episodes']}{strict}"
+        knobs = found["knobs"]
+        said = " --strict" * bool(knobs.get("strict")) + (f" --device {knobs['device']}" if "device" in knobs else "")
+        command = f"engram suite {suite.name} --checkpoint {found['checkpoint']} --episodes {found['episodes']}{said}"
         notes = found["protocol"] + "".join(f"; {text}" for text in found["missing"].values()) + "."
         rows, seconds = means + found["tasks"], found["wall_seconds"]
         write_result(out / "suite.json", f"suite {suite.name}", command, rows, seconds, found["counters"], asked, notes)

@@ -14,6 +14,7 @@ FILE = "wall_seconds.json"
 @contextmanager
 def timed(folder: Path) -> Iterator[None]:
     """Adds the wall time spent in here to what earlier sittings spent on `folder`, also when an error ends it."""
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     try:
         yield

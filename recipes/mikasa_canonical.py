@@ -26,5 +26,6 @@ STUDY = Study(
     first_seed=FIRST_SEED,
     demo_seeds=(0,) * len(TASKS),
     chance_episodes=0,
+    room_gb=9.0,
     notes=f"Episodes {simulated()}; demonstrations of our own experts, the wrist camera's housing not drawn.",
 )

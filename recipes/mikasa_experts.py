@@ -43,7 +43,9 @@ class Args:
 def main(args: Args) -> None:
     """Play what is missing, write the table."""
     args.out.mkdir(parents=True, exist_ok=True)
-    provenance.settle(args.out, {"experts": envs.expert_sha256(envs.MIKASA)})
+    versions = {name: provenance.versions()[name] for name in ("mani-skill", "sapien", "mikasa-robo-suite")}
+    plan = {"experts": envs.expert_sha256(envs.MIKASA), "pushed_long": mikasa.PUSHED_LONG, "versions": versions}
+    provenance.settle(args.out, plan)
     tasks = [task for task in mikasa.TASKS if mikasa.there(task)]
     jobs = [(args, task, noise) for task in tasks for noise in args.noise]
     missing = [job for job in jobs if not file(*job).exists()]

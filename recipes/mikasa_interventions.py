@@ -1,8 +1,8 @@
 """Is it memory that does it? muVLA of recipes/mikasa_mu_vla.py on the protocol's episodes, its memory changed.
 
 RememberColor5 from the onset of the choice on, and frozen when the cue ends; TakeItBack (which shows no cue, so that
-there is no onset) from tick 10 on. The paper has for noise: 0.94 -> 0.09 and 0.99 -> 0.21 (arXiv 2606.12497, from the
-first tick on).
+there is no onset) from tick 10 on. Of the paper (arXiv 2606.12497) we have notes at second hand: noise from the first
+tick on, 0.94 -> 0.09 and 0.99 -> 0.21.
 
     make mikasa
     engram study recipes/mikasa_mu_vla.py

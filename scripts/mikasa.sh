@@ -17,7 +17,7 @@ install_packages() {
     local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --constraint constraints.txt)
     say "installing mani-skill and mikasa-robo-suite"
     "${pip[@]}" --editable ".[mikasa]"
-    "${pip[@]}" --no-deps "$benchmark"
+    "${pip[@]}" --no-deps --ignore-requires-python "$benchmark" # it says "< 3.12", and knows no more of it than its pins
 }
 
 # Debian 12's own Mesa (22.3) is too old for ManiSkill; its backports have 25.
@@ -57,7 +57,7 @@ if [[ $status -eq 3 ]]; then # a library or a renderer is missing
     install_mesa
     if ! "$venv/bin/python" -m engram.envs.mikasa.proof; then
         "$venv/bin/python" -m engram.envs.mikasa.proof cpu || die "the proof failed; what it said stands above"
-        say "the GPU has no Vulkan driver: simulate on the CPU (--knobs device=cpu; engram suite: --device cpu)"
+        say "the GPU has no Vulkan driver: simulate on the CPU: export ENGRAM_MIKASA_DEVICE=cpu"
     fi
 elif [[ $status -ne 0 ]]; then
     die "the proof failed; what it said stands above"

@@ -38,6 +38,7 @@ def test_no_more_at_once_than_fit_into_memory(tmp_path, monkeypatch, free_gb, mo
     monkeypatch.setattr(crew, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(crew.provenance, "cores", lambda: 4)
     assert crew.at_once() == most
+    assert crew.at_once(room_gb=9.0) == max(1, min(4, free_gb // 9))
 
 
 def test_ctrl_c_is_heard_by_the_parent_alone():

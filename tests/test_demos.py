@@ -76,6 +76,12 @@ def test_an_expert_that_was_rewritten_since_is_noticed(root, monkeypatch):
     assert other_expert(root, TASK)
 
 
+def test_demonstrations_disturbed_for_longer_or_of_unknown_origin_are_noticed(root, tmp_path, monkeypatch):
+    assert other_expert(tmp_path, TASK)
+    monkeypatch.setattr(envs, "pushed_ticks", lambda task: 30)
+    assert other_expert(root, TASK)
+
+
 def test_where_they_come_from_is_written_down(root):
     notes = json.loads((root / "meta/engram.json").read_text())
     assert (notes["task"], notes["seeds"], notes["dropped"]) == (TASK, [DEMOS, DEMOS + EPISODES - 1], 0)

@@ -115,6 +115,12 @@ def test_where_no_cue_is_shown_none_ends(tmp_path):
         run(CuePolicy(), tmp_path / "none.jsonl", seeds=[0], intervention=interventions.zero("cue"), knobs={"cue": 0})
 
 
+def test_before_the_first_tick_there_is_nothing_to_forget():
+    with pytest.raises(ValueError, match="reset: expected memory to forget, found a choice from the first tick on"):
+        interventions.reset().require_something(0)
+    interventions.noise().require_something(0)  # from the first tick on at every tick: memory is noise throughout
+
+
 def test_memories_may_be_exchanged_at_a_tick(tmp_path):
     run(CuePolicy(), tmp_path / "plain.jsonl", keep_onset=True, kept_at=2)
     given = donors(tmp_path / "plain.jsonl")

@@ -39,7 +39,7 @@ def out(tmp_path, monkeypatch):
 def test_a_study_from_training_to_table(out, monkeypatch, capsys):
     trained = []
 
-    def here(jobs):  # in this process, which has torch loaded
+    def here(jobs, room_gb):  # in this process, which has torch loaded
         trained.extend(jobs)
         for job in jobs.values():
             fit(Dataset(*job.data), job.design, job.settings, job.out, quiet=True)
@@ -64,7 +64,7 @@ def test_a_study_from_training_to_table(out, monkeypatch, capsys):
 
 def test_a_task_named_twice_is_recorded_once_and_shown_twice(out, monkeypatch):
     asked = []
-    monkeypatch.setattr(study, "fit_all", lambda jobs: asked.extend(job.data for job in jobs.values()))
+    monkeypatch.setattr(study, "fit_all", lambda jobs, room_gb: asked.extend(job.data for job in jobs.values()))
     run(replace(SMALL, tasks=(TASK, TASK)), out, RECIPE)
     assert asked == 2 * [(out / "demos" / TASK, out / "demos" / TASK)]
     with pytest.raises(ValueError, match="memory-seed0.* other shown"):  # not the policies of one that shows it once
@@ -108,6 +108,38 @@ def test_a_finished_study_called_again_is_a_table(out):
     assert result["counters"] == {"observations": 36, "writes": 36, "plans": 36, "renders": 36, "errors": 0}
     assert result["configuration"]["arms"]["memoryless"]["settings"]["updates"] == 2
     assert result["configuration"]["test_seeds"] == [TEST, TEST + 7]
+
+
+def test_the_mean_over_tasks_has_an_interval_over_seeds_and_all_their_episodes(out):
+    tasks, by_seed = (TASK, "recall-color-5"), {}
+    for seed, (first, second) in enumerate((((True, False), (True, True)), ((False, False), (True, False)))):
+        finished(out, {("memory", seed): first})
+        lines = (out / f"memory-seed{seed}/eval/default.jsonl").read_text()
+        for task, outcomes in zip(tasks, (first, second), strict=True):
+            kept = [json.loads(line) | {"success": won} for line, won in zip(lines.splitlines(), outcomes, strict=True)]
+            file = out / f"memory-seed{seed}/eval/{task}-default.jsonl"
+            file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        by_seed[seed] = [*first, *second]
+    record(out / "demos" / tasks[1], (4, 3), replace(fakes.SPEC, height=64, width=64))
+    both = replace(
+        SMALL, tasks=tasks, tested=tasks, arms={"memory": ARMS["memory"]}, seeds=(0, 1), episodes=2, chance_episodes=0
+    )
+    mean = json.loads(run(both, out, RECIPE).read_text())["rows"][0]
+    assert (mean["task"], mean["successes"], mean["episodes"]) == ("mean of 2", 4, 8)
+    assert mean["ci95"] == list(crossed_bootstrap([by_seed[0], by_seed[1]]))
+
+
+def test_a_table_says_how_its_demonstrations_were_recorded(out, capsys):
+    finished(out, {(name, 0): [True] for name in ARMS})
+    (out / "demos" / TASK / "meta/engram.json").write_text(json.dumps({"dropped": 3}))
+    result = json.loads(run(SMALL, out, RECIPE).read_text())
+    assert result["configuration"]["demonstrations"] == {TASK: {"dropped": 3}}
+    assert "not known to be of the expert" in capsys.readouterr().err
+
+
+def test_where_experts_do_not_guess_no_chance_is_asked_for():
+    with pytest.raises(ValueError, match="chance_episodes: expected 0 for MIKASA-Robo"):
+        replace(SMALL, tasks=("mikasa/RememberColor5",))
 
 
 ARM = ARMS["memory"]

@@ -38,7 +38,8 @@ def played(monkeypatch) -> list[tuple[str, int]]:
 
     def double(checkpoint: Path, task: str, seeds, out: Path, **options) -> dict:
         before = out.read_text().count("\n") if out.exists() else 0
-        options = {"lanes": options["lanes"], "workers": 0, "video_first": options["videos"], "knobs": options["knobs"]}
+        options = {key: options[key] for key in ("lanes", "knobs")} | {"video_first": options["videos"]}
+        options["workers"] = int("dies_on" in options["knobs"])
         result = evaluate(CuePolicy(), task, seeds, out, policy_name="double", make=make, progress=False, **options)
         calls.append((task, out.read_text().count("\n") - before))
         return result
@@ -134,6 +135,29 @@ def test_broken_episodes_are_errors_and_the_other_tasks_are_played(played, tmp_p
     ]  # fmt: skip
     assert found["counters"]["errors"] == 3
     assert found["groups"] == []  # nothing was played to the end
+
+
+def test_a_suite_outlives_its_simulator(played, tmp_path):
+    whole = run(GAMES, Path("c"), tmp_path / "whole", ["short"], episodes=2)
+    knobs = {"dies_on": GAMES.first_seed, "grave": str(tmp_path / "grave")}
+    killed = run(GAMES, Path("c"), tmp_path / "killed", ["short"], episodes=2, knobs=knobs)
+    assert killed["counters"].pop("deaths") in (1, 2)  # with the other episode of that process, if it had begun
+    assert killed["counters"] == {key: count for key, count in whole["counters"].items() if key != "deaths"}
+    assert [row["successes"] for row in killed["tasks"]] == [row["successes"] for row in whole["tasks"]]
+
+
+def test_a_table_says_where_it_was_simulated(played, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite.mikasa, "_gpu", lambda: True)
+    assert "drawn on a GPU" in mikasa_suite().protocol
+    asked = mikasa_suite("cpu")
+    assert (asked.device, "drawn on a CPU" in asked.protocol) == ("cpu", True)
+    monkeypatch.setenv("ENGRAM_MIKASA_DEVICE", "cpu")
+    assert mikasa_suite().device == "cpu"
+    run(GAMES, Path("c"), tmp_path, ["easy"], episodes=1)
+    table = json.loads((tmp_path / "suite.json").read_text())
+    suite.publish(tmp_path, json.loads((tmp_path / "summary.json").read_text()) | {"knobs": {"device": "cpu"}}, GAMES)
+    assert "--device" not in table["recipe"]
+    assert json.loads((tmp_path / "suite.json").read_text())["recipe"].endswith("--device cpu")
 
 
 def test_the_mikasa_suite_is_the_protocol():

@@ -179,6 +179,7 @@ def _intervene(episode: _Lane, intervention: Intervention | None, keep: Keep | N
     at = _tick_meant(episode, intervention.at)
     if tick < at:
         return episode
+    intervention.require_something(at)
     held = memory if episode.held is None else episode.held
     donor = _donor(episode, intervention)
     changed = intervention.change(memory, Moment(episode.seed, tick, at, episode.fresh, held, donor))

@@ -66,6 +66,12 @@ class Intervention:
         if isinstance(self.at, int) and self.at < 1:
             raise ValueError(f"{self.name}: expected a tick >= 1, found {self.at}; memory holds nothing at tick 0")
 
+    def require_something(self, at: int) -> None:
+        """ValueError for a reset at tick 0, where memory is a new episode's anyway: the onset of a task without cue."""
+        if self.name == "reset" and at == 0:
+            do = "name a later tick (at)"
+            raise ValueError(f"reset: expected memory to forget, found a choice from the first tick on; {do}")
+
     @property
     def label(self) -> str:
         """The name, with its tick where one was given: `freeze@5`."""

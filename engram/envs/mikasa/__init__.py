@@ -5,6 +5,7 @@ What it needs beside Engram is installed by `make mikasa`. Task lists: muVLA, Ta
 """
 
 import importlib.util
+import os
 from typing import Any
 
 import gymnasium
@@ -31,6 +32,7 @@ REMEMBER = tuple(
 INTERCEPT = tuple(f"{kind}{speed}" for kind in ("Intercept", "InterceptGrab") for speed in ("Slow", "Medium", "Fast"))
 ROTATE = tuple(f"Rotate{kind}{sign}" for kind in ("Lenient", "Strict") for sign in ("Pos", "PosNeg"))
 KNOBS: dict[str, tuple] = {"strict": (False, True), "images": (False, True), "device": ("cpu", "gpu")}
+DEVICE = "ENGRAM_MIKASA_DEVICE"
 MUG = "get it with: python -m mani_skill.utils.download_asset ycb"
 SHELL = ("ShellGameTouch", "ShellGamePush", "ShellGamePick")
 BULB = ("Batteries", "BlinkCount", "GatherAndRecall", "TimedTransfer", "TraceShape")  # tasks that show a light bulb
@@ -94,17 +96,22 @@ def there(name: str) -> bool:
 
 
 def usual_device() -> str:
-    """Where ManiSkill simulates and renders unless told otherwise: "gpu" if torch finds one, else "cpu"."""
-    import torch  # here and not above: naming a task should not load it
+    """Where ManiSkill simulates and renders unless told otherwise: "cpu" if the environment variable
+    ENGRAM_MIKASA_DEVICE says so (for a GPU without a Vulkan driver), else "gpu" if torch finds one, else "cpu"."""
+    return "gpu" if os.environ.get(DEVICE) != "cpu" and _gpu() else "cpu"
 
-    return "gpu" if torch.cuda.is_available() else "cpu"
 
-
-def simulated() -> str:
+def simulated(device: str | None = None) -> str:
     """How tasks are simulated here, for tables: "simulated and drawn on a CPU by mani-skill 3.0.1 and sapien 3.0.3"."""
     versions = provenance.versions()
     by = f"mani-skill {versions['mani-skill']} and sapien {versions['sapien']}"
-    return f"simulated and drawn on a {usual_device().upper()} by {by}"
+    return f"simulated and drawn on a {(device or usual_device()).upper()} by {by}"
+
+
+def _gpu() -> bool:
+    import torch  # here and not above: naming a task should not load it
+
+    return torch.cuda.is_available()
 
 
 def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
@@ -114,5 +121,5 @@ def _require_knobs(name: str, knobs: dict[str, Any]) -> None:
             raise ValueError(unknown(f"setting of mikasa/{name}", knob, KNOBS))
         if value not in KNOBS[knob] or isinstance(value, bool) != isinstance(KNOBS[knob][0], bool):
             raise ValueError(f"{knob}: expected one of {', '.join(map(str, KNOBS[knob]))}, found {value!r}; choose one")
-    if knobs.get("device") == "gpu" and usual_device() != "gpu":
+    if knobs.get("device") == "gpu" and not _gpu():
         raise ValueError(f"device of mikasa/{name}: expected a GPU that torch sees, found none; leave device out")
