@@ -1,6 +1,7 @@
 """P9: episodes played 16 at a time by one batched policy, over the same episodes one session at a time.
 
-The policy-bound setting: the environment costs next to nothing (frames drawn beforehand, a point that actions move).
+The policy-bound setting: the environment costs next to nothing (frames drawn beforehand, a point that actions move) and
+the policy has more than 20 million parameters, so that calls cost little beside what they compute.
 Each episode depends on its seed and on every action taken in it; before the timing both ways must give the same
 episodes: length, outcome, and the sum of where the point was, to rounding.
 """
@@ -13,6 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 from benchmarks import inputs
+from engram.backbones.tiny import Tiny
 from engram.bench import Bar, alternate, result
 from engram.envs.vector import VectorEnv
 from engram.policies.base import Policy
@@ -23,6 +25,7 @@ TITLE = "episodes played 16 at a time over one by one"
 AGAINST = ()
 BAR = Bar("more", 3.0)
 LANES, EPISODES, CAMERAS = 16, 32, 2
+WIDE = {"width": 512, "heads": 8, "layers": 4, "channels": (32, 64, 128)}  # of the backbone
 SHORT, LONG = 4, 8  # ticks of an episode
 TOLERANCE = 1e-3  # of the sum of places, which rounding of another batch moves a little
 
@@ -62,12 +65,13 @@ class Point(gymnasium.Env):
 
 def measure(seconds: float = 40.0) -> dict:
     """The JSON of the row: how many times longer the same episodes take one by one."""
-    policy = inputs.policy(Design(m=8), CAMERAS)
+    policy = inputs.policy(Design(m=8), CAMERAS, Tiny(CAMERAS, inputs.spec(CAMERAS).proprio_dim, **WIDE))
     with VectorEnv(Point, LANES, workers=0) as many, VectorEnv(Point, 1, workers=0) as one:
         together, alone = partial(episodes, policy, many, LANES), partial(episodes, policy, one, 1)
         require_same(together(), alone())
         found = alternate(alone, together, seconds)
-    shapes = {"lanes": LANES, "episodes": EPISODES, "cameras": CAMERAS, "m": 8, "size": "s", "ticks": [SHORT, LONG]}
+    shapes = {"lanes": LANES, "episodes": EPISODES, "cameras": CAMERAS, "m": 8, "ticks": [SHORT, LONG]}
+    shapes["parameters"] = sum(weights.numel() for weights in policy.parameters())
     return result(TITLE, BAR, found, shapes=shapes)
 
 
