@@ -171,9 +171,8 @@ def _simulator(name: str, images: bool, device: str) -> Any:
 def _require_assets(name: str) -> None:
     """MissingAssetsError naming the command for what is not part of the packages: the mug of the shell game."""
     if name in SHELL and not about_mugs().is_file():
-        raise MissingAssetsError(
-            f"mikasa/{name}: assets missing: expected the YCB mug at {about_mugs().parent}, found none; {MUG}"
-        )
+        folder = str(about_mugs().parent).replace(str(Path.home()), "~", 1)  # it goes into tables that are published
+        raise MissingAssetsError(f"mikasa/{name}: assets missing: expected the YCB mug at {folder}, found none; {MUG}")
 
 
 def about_mugs() -> Path:
