@@ -1,7 +1,7 @@
 """Which K for MIKASA-Robo: gradients of muVLA across 1, 2, 8 ticks or a whole episode, on RememberColor5 alone.
 
 Equal demonstrations, updates and frames, a tenth of that recipe's updates (and so no averaged weights, which would be
-those of the beginning); validation seeds, so that the protocol's stay unseen until the end.
+those of the beginning); validation seeds, not the protocol's.
 
     make mikasa
     engram study recipes/mikasa_k_sweep.py
