@@ -156,7 +156,7 @@ def _plan(study: Study, name: str, seed: int) -> dict:
     """What decides the rows of a run."""
     arm = study.arms[name]
     settings = replace(arm.settings, seed=seed).identity()
-    plan = {"design": asdict(arm.design), "settings": settings, "tests": study.tests, "episodes": study.episodes}
+    plan = {"design": arm.design.identity(), "settings": settings, "tests": study.tests, "episodes": study.episodes}
     plan |= {"tested": study.tested} if study.tested else {}  # plans of before there were these stay as they are
     plan |= {"shown": study.tasks} if study.tasks != study.recorded() else {}
     return plan | ({"first_seed": study.first_seed} if study.first_seed != TEST else {})

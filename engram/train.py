@@ -42,8 +42,8 @@ from engram.files import replace_text
 from engram.policies import checkpoint
 from engram.policies.average import Average
 from engram.policies.base import Policy
-from engram.policies.before import Before
 from engram.policies.begin import new_policy
+from engram.policies.build import Built
 from engram.policies.design import Design, require_whole_windows
 from engram.policies.through import Through
 from engram.settings import Settings
@@ -71,7 +71,7 @@ def fit(data: Dataset, design: Design, settings: Settings, out: Path, quiet: boo
 
 def identity(design: Design, settings: Settings, about: dict) -> dict:
     """What decides the weights of a run; the same for every sitting."""
-    return {"settings": settings.identity(), "design": asdict(design), "data": about, "order": ORDER}
+    return {"settings": settings.identity(), "design": design.identity(), "data": about, "order": ORDER}
 
 
 def refuse_other(out: Path, expected: dict) -> None:
@@ -94,12 +94,12 @@ def keep_pages() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def make_windows(data: Dataset, policy: Through | Before, settings: Settings, quiet: bool = False) -> Windows:
+def make_windows(data: Dataset, policy: Built, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for; videos are decoded, and features computed where the trunk is frozen."""
     lengths = data.lengths[data.shown]
     schedule: Schedule | Episodes | Shuffled
     if settings.loader == "shuffled":
-        if policy.init(1):
+        if carries.select(policy.init(1), "memory/"):
             raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled'; use 'episodic'")
         ticks = 1 if settings.ticks == "episode" else settings.ticks
         schedule = Shuffled(lengths, settings.slots, ticks, settings.seed)

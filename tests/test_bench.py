@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import inputs, p4, p7, p9, p12
+from benchmarks import inputs, p1, p2, p3, p4, p7, p9, p12
 from engram import bench
 from engram import carry as carries
 
@@ -19,11 +19,11 @@ FIELDS = {"row", "ratio", "min", "max", "rounds", "device", "shapes", "ci95", "b
 def at_once(monkeypatch):
     """Rows measure two rounds of a known ratio instead of the clock."""
 
-    def alternate(a, b, seconds):
+    def alternate(a, b, seconds, rounds=7):
         a(), b()
         return bench.summary([(3.0, 2.0), (5.0, 2.0)])
 
-    for row in (p4, p7, p9, p12):
+    for row in (p1, p2, p3, p4, p7, p9, p12):
         monkeypatch.setattr(row, "alternate", alternate)
 
 
@@ -91,7 +91,7 @@ def test_p7_carries_must_not_grow():
 
 @pytest.mark.parametrize("row", ["P4", "P7", "P12"])
 def test_a_baseline_that_a_row_does_not_have_is_refused(monkeypatch, row):
-    for module in (p4, p7, p9, p12):
+    for module in (p1, p2, p3, p4, p7, p9, p12):
         monkeypatch.setattr(module, "measure", None)  # refused before anything is measured
     expected = "kv-all or nothing" if row == "P7" else f"nothing for {row}"
     with pytest.raises(ValueError, match=f"--against: expected {expected}, found 'concat'; see "):
@@ -133,6 +133,10 @@ def test_p9_refuses_episodes_that_depend_on_their_neighbours(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """Every row on shapes of a few milliseconds."""
+    tiny = {name: p1.Shape(shape.rows, shape.chunk, 6, "xs", (10, 5)) for name, shape in p1.SHAPES.items()}
+    monkeypatch.setattr(p1, "SHAPES", tiny)
+    for row in (p2, p3):
+        monkeypatch.setattr(row, "STREAMS", {"perceptual": (3, 16), "cognitive": (1, 24)})
     monkeypatch.setattr(p4, "SHAPES", dict.fromkeys(p4.SHAPES, TINY))
     monkeypatch.setattr(p7, "LATE", 20)
     monkeypatch.setattr(p7, "HISTORY", {"tiny": (1, 20)})
@@ -142,7 +146,7 @@ def small(monkeypatch):
 
 
 def test_without_a_row_the_score_card_is_explained(monkeypatch, capsys):
-    for module in (p4, p7, p9, p12):
+    for module in (p1, p2, p3, p4, p7, p9, p12):
         monkeypatch.setattr(module, "measure", None)  # nothing is timed
     bench.show()
     said = capsys.readouterr().out
@@ -154,12 +158,30 @@ def test_score_card_has_a_line_for_every_row(small, at_once, capsys):
     assert bench.run_all(as_json=True) == 1  # a ratio of 2 misses all bars but P4's
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["row"], line["met"]) for line in lines] == [
-        ("P4", True), ("P7", False), ("P9", False), ("P12", False),
+        ("P1", False), ("P2", False), ("P3", False), ("P4", True), ("P7", False), ("P9", False), ("P12", False),
     ]  # fmt: skip
 
 
+def test_p3_refuses_a_bank_that_reads_its_own_frame(monkeypatch):
+    bank, x = p3.paper_bank(3, 16), torch.randn(2, p3.FRAMES, 3, 16)
+    p3.require_equal(bank, x)
+    monkeypatch.setattr(p3, "ours", lambda bank, x: p3.plain(bank, x.roll(1, 1)))
+    with pytest.raises(AssertionError, match="read: differs"):
+        p3.require_equal(bank, x)
+
+
 @pytest.mark.parametrize(
-    ("row", "against"), [("P4", None), ("p7", None), ("P7", "kv-all"), ("P9", None), ("P12", None)]
+    ("row", "against"),
+    [
+        ("P1", None),
+        ("P2", None),
+        ("P3", None),
+        ("P4", None),
+        ("p7", None),
+        ("P7", "kv-all"),
+        ("P9", None),
+        ("P12", None),
+    ],
 )
 def test_last_line_is_json(small, at_once, capsys, row, against):
     bench.run(row, as_json=True, against=against)
@@ -177,7 +199,7 @@ def test_last_line_is_json(small, at_once, capsys, row, against):
 
 
 def test_unknown_row_names_those_there_are():
-    with pytest.raises(ValueError, match=r"expected one of P4, P7, P9, P12, found 'P99'"):
+    with pytest.raises(ValueError, match=r"expected one of P1, P2, P3, P4, P7, P9, P12, found 'P99'"):
         bench.run("P99")
 
 

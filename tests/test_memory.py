@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engram import carry as carries
 from engram.carry import Carry
+from engram.memory.bank import Bank
 from engram.memory.base import Memory
 from engram.memory.frames import FirstFrame, LastFrames
 from engram.memory.recurrent import SPREAD_FLOOR, Recurrent
@@ -25,6 +26,8 @@ MEMBERS: dict[str, Callable[[], Memory]] = {
     "scaled": lambda: standardised(Recurrent(N, D, "gated", scale=4.0)),
     "first-frame": lambda: FirstFrame(N, D),
     "last-frames": lambda: LastFrames(3, N, D),
+    "bank": lambda: loud(Bank((N - 1, 1), D, capacity=3, heads=2)),
+    "bank-fifo-apart": lambda: loud(Bank((N - 1, 1), D, capacity=2, merge="fifo", aligned=False, form="paper")),
 }
 
 
@@ -32,6 +35,13 @@ def standardised(memory: Recurrent) -> Recurrent:
     """As after its calibration."""
     memory.standard.fit(1 + 2 * torch.randn(9, N, D))
     return memory
+
+
+def loud(bank: Bank) -> Bank:
+    """One that says something: an untrained bank leaves the present as it is."""
+    for weight in bank.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    return bank
 
 
 class OnSelf(Recurrent):

@@ -8,10 +8,8 @@ from engram.backbones import tiny
 from engram.data.lerobot import Dataset
 from engram.data.normalise import ACTION_FLOOR, Normaliser
 from engram.policies import checkpoint
-from engram.policies.before import Before
-from engram.policies.build import build
+from engram.policies.build import Built, build
 from engram.policies.design import Design
-from engram.policies.through import Through
 from engram.settings import Settings
 from engram.types import Spec
 
@@ -20,7 +18,7 @@ PROPRIO_FLOOR = 0.01  # metres, radians
 FREE = ("trained", "tbptt", "replan", "ensemble", "loss")
 
 
-def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | Before:
+def new_policy(data: Dataset, design: Design, settings: Settings) -> Built:
     """The policy that training begins with: on the shipped backbone, on a random one, or as a checkpoint left it.
 
     ValueError for a start that does not fit the data set or the design.
@@ -31,7 +29,7 @@ def new_policy(data: Dataset, design: Design, settings: Settings) -> Through | B
     return _from_scratch(data, design) if settings.start == "scratch" else _continued(data, design, settings.start)
 
 
-def _on_shipped(data: Dataset, design: Design) -> Through | Before:
+def _on_shipped(data: Dataset, design: Design) -> Built:
     if design.size != "s":
         do = "use it, or --settings.start scratch"
         raise ValueError(f"size {design.size}: expected 's', the size whose weights ship; {do}")
@@ -41,7 +39,7 @@ def _on_shipped(data: Dataset, design: Design) -> Through | Before:
     return build(design, data.spec, _actions(data), backbone)
 
 
-def _from_scratch(data: Dataset, design: Design) -> Through | Before:
+def _from_scratch(data: Dataset, design: Design) -> Built:
     if design.notes:
         raise ValueError("notes: expected pretrained weights, found a start from scratch; use --design.no-notes")
     if design.trained != "all":
@@ -52,10 +50,11 @@ def _from_scratch(data: Dataset, design: Design) -> Through | Before:
     return policy
 
 
-def _continued(data: Dataset, design: Design, start: str) -> Through | Before:
+def _continued(data: Dataset, design: Design, start: str) -> Built:
     """The checkpoint's policy; what learns, and other choices that are in no tensor's shape, may be new."""
     policy, made = checkpoint.load(start)
-    other = [name for name, value in asdict(made).items() if name not in FREE and value != getattr(design, name)]
+    asked = asdict(design)
+    other = [name for name, value in asdict(made).items() if name not in FREE and value != asked[name]]
     if policy.spec != data.spec or other:
         expected = "its data's cameras and numbers" if policy.spec != data.spec else f"its {', '.join(other)}"
         raise ValueError(f"start {start}: expected {expected}, found others; train on from another checkpoint")

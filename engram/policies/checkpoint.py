@@ -21,7 +21,8 @@ from typeguard import TypeCheckError, check_type
 from engram.backbones import tiny
 from engram.data.normalise import Normaliser
 from engram.policies.base import Policy
-from engram.policies.build import Design, build
+from engram.policies.build import build
+from engram.policies.design import BankDesign, Design
 from engram.types import Spec
 
 FORMAT = 1
@@ -215,6 +216,8 @@ def _sound_base(config: dict) -> bool:
 
 def _fields(kind: type, values: dict, folder: Path):
     known = {f.name: f.type for f in fields(kind)}
+    if kind is Design:  # checkpoints of before there was a bank say nothing of it
+        values = values | {"bank": _fields(BankDesign, values.get("bank", asdict(BankDesign())), folder)}
     if set(values) != set(known):
         odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(

@@ -27,11 +27,13 @@ class Seen:
     scene    insulated: keys and values (B,L,X,C,D), float16 where they were kept; full: embedded tokens (B,C,D)
     text     insulated: keys and values (B,L,X,S,D); full: embedded words (B,S,D)
     text_ok  bool (B,S), False for padding
+    tokens   embedded tokens of the scene (B,C,D), for a trunk that gives them
     """
 
     scene: Tensor
     text: Tensor
     text_ok: Tensor
+    tokens: Tensor | None = None
 
     def keys(self) -> "Keys":
         """Insulated: keys and values of scene and text, and the mask over both."""
@@ -64,6 +66,7 @@ class Trunk(nn.Module):
 
     mask      "full" (muVLA's) or "insulated" (backbones/tiny.py)
     trained   "slots": vision tower, context stream and embeddings stay as pretrained; "language": the tower does; "all"
+    tokens    give the tokens of a frame themselves, too, as they are before they meet anything
     """
 
     def __init__(
@@ -71,13 +74,14 @@ class Trunk(nn.Module):
         backbone: Tiny,
         mask: Literal["full", "insulated"],
         trained: Literal["slots", "language", "all"],
+        tokens: bool = False,
     ):
         super().__init__()
         if mask not in ("full", "insulated"):
             raise ValueError(f"mask: expected 'full' or 'insulated', found {mask!r}")
         if trained not in FROZEN:
             raise ValueError(f"trained: expected one of {', '.join(FROZEN)}, found {trained!r}")
-        self.backbone, self.mask, self.trained = backbone, mask, trained
+        self.backbone, self.mask, self.trained, self.tokens = backbone, mask, trained, tokens
         for part in FROZEN[trained]:
             for parameter in backbone.parts()[part]:
                 parameter.requires_grad_(False)
@@ -102,9 +106,17 @@ class Trunk(nn.Module):
         return self.mask == "insulated" and self.trained == "slots"
 
     def features(self, obs: Observation) -> Float[Tensor, "B ..."]:
-        """What depends on single frames: keys and values (B,L,2,C,D) if frozen and insulated, else vision tokens."""
+        """What depends on single frames: keys and values (B,L,2,C,D) if frozen and insulated, else vision tokens.
+
+        With `tokens` the former are laid in a row (B,2L,C,D), the frame's tokens after them.
+        """
         seen_BND = self.backbone.see(obs.images)
-        return self.backbone.scene_keys(seen_BND, obs.proprio) if self._gives_keys else seen_BND
+        if not self._gives_keys:
+            return seen_BND
+        kv_BLXCD = self.backbone.scene_keys(seen_BND, obs.proprio)
+        if not self.tokens:
+            return kv_BLXCD
+        return torch.cat([kv_BLXCD.flatten(1, 2), self.backbone.embed(seen_BND, obs.proprio).unsqueeze(1)], 1)
 
     def window(self, window: Window) -> Seen:
         """All frames of a window as one batch of B*T rows; kept features are used where the window has them."""
@@ -120,10 +132,15 @@ class Trunk(nn.Module):
         """Features of frames with their proprioception and text."""
         if self.mask == "full":
             scene = self.backbone.embed(features, obs.proprio)
-            return Seen(scene, *self.backbone.text(obs.instruction))
+            return Seen(scene, *self.backbone.text(obs.instruction), scene if self.tokens else None)
+        tokens = None
+        if self.tokens and self._gives_keys:
+            features, tokens = features[:, :-1].unflatten(1, (-1, 2)), features[:, -1]
+        elif self.tokens:
+            tokens = self.backbone.embed(features, obs.proprio)
         if not self._gives_keys:
             features = self.backbone.scene_keys(features, obs.proprio)
-        return Seen(features, *self.backbone.text_keys(obs.instruction))
+        return Seen(features, *self.backbone.text_keys(obs.instruction), tokens)
 
 
 class Head(nn.Module):

@@ -8,8 +8,9 @@ made before `at` is played to its end: no extra plan is forced, and the counters
 episode that is over before `at` is refused: its outcome is that of an untouched one, and must not count under the name
 of the intervention.
 
-Zero and noise change floating-point entries; clocks, pointers and validity flags stay, so that the policy still reads
-the same slots. The others replace every `memory/` entry. Source of noise: muVLA, arXiv 2606.12497.
+Zero and noise change tokens, the floating-point entries of three axes or more; clocks, counts, pointers and validity
+flags stay, so that the policy still reads the same slots. The others replace every `memory/` entry. Source of noise:
+muVLA, arXiv 2606.12497.
 """
 
 from collections.abc import Callable, Mapping
@@ -107,13 +108,13 @@ def swap(donors: Mapping[int, Donor], at: At = None) -> Intervention:
 
 
 def _zero(memory: Carry, moment: Moment) -> Carry:
-    return _floats(memory, torch.zeros_like)
+    return _tokens(memory, torch.zeros_like)
 
 
 def _noise(memory: Carry, moment: Moment) -> Carry:
     # Seeded by episode and tick: the same noise whatever the lanes, and after a resume.
     generator = torch.Generator().manual_seed(moment.seed * 1_000_003 + moment.tick)
-    return _floats(memory, lambda old: _like(torch.randn(old.shape, generator=generator), old))
+    return _tokens(memory, lambda old: _like(torch.randn(old.shape, generator=generator), old))
 
 
 def _like(unit: Tensor, old: Tensor) -> Tensor:
@@ -127,5 +128,5 @@ def _swap(memory: Carry, moment: Moment) -> Carry:
     return {key: moment.donor.memory[key].to(value) for key, value in memory.items()}
 
 
-def _floats(memory: Carry, change: Callable[[Tensor], Tensor]) -> Carry:
-    return {key: change(value) if value.is_floating_point() else value for key, value in memory.items()}
+def _tokens(memory: Carry, change: Callable[[Tensor], Tensor]) -> Carry:
+    return {key: change(x) if x.is_floating_point() and x.ndim >= 3 else x for key, x in memory.items()}

@@ -1,0 +1,88 @@
+"""When a memory is written: rules whose state, if any, is in the carry, the same in training, evaluation and serving.
+
+every      each n-th tick of an episode
+keyframes  when the hand has moved or turned since the last write, or has waited long (MemoryVLA's filter of real
+           demonstrations: 0.01 m, 0.4 rad, at most 120 frames)
+
+Legend: B rows, T ticks, P proprioception.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from engram import carry as carries
+from engram.carry import Carry
+
+ANCHOR, ANCHOR_TICK = "memory/anchor", "memory/anchor_tick"  # pose (B,6) and tick (B,) of the last write
+
+
+class Every:
+    """Each n-th tick, from the first on; ValueError for n below 1."""
+
+    def __init__(self, ticks: int = 1):
+        if ticks < 1:
+            raise ValueError(f"every: expected at least 1 tick between writes, found {ticks}; raise it")
+        self.ticks = ticks
+
+    def init(self, batch: int, device: torch.device) -> Carry:
+        """Nothing to remember."""
+        return {}
+
+    def due(self, carry: Carry, proprio_BP: Tensor, tick_B: Tensor) -> tuple[Tensor, Carry]:
+        """By the tick alone."""
+        return tick_B % self.ticks == 0, {}
+
+
+class Keyframes:
+    """When the hand moved by more than `metres` or turned by more than `radians` since the last write, or `gap` ticks
+    went by.
+
+    Proprioception must begin with x, y, z and three angles. Angles are compared as they are, the short way round.
+    """
+
+    def __init__(self, metres: float = 0.01, radians: float = 0.4, gap: int = 120):
+        if not (metres >= 0 and radians >= 0 and gap >= 1):
+            found = f"{metres} m, {radians} rad, {gap} ticks"
+            raise ValueError(f"keyframes: expected distances of 0 or more and a gap of 1 or more, found {found}")
+        self.metres, self.radians, self.gap = metres, radians, gap
+
+    def init(self, batch: int, device: torch.device) -> Carry:
+        """No write yet: whatever comes is due."""
+        never = torch.full((batch,), -1, dtype=torch.int64, device=device)
+        return {ANCHOR: torch.zeros(batch, 6, device=device), ANCHOR_TICK: never}
+
+    def due(self, carry: Carry, proprio_BP: Tensor, tick_B: Tensor) -> tuple[Tensor, Carry]:
+        """By pose and tick since the last write."""
+        if proprio_BP.shape[1] < 6:
+            expected, found = "proprioception that begins with x, y, z and three angles", proprio_BP.shape[1]
+            raise ValueError(f"keyframes: expected {expected}, found {found} numbers; write every n-th tick instead")
+        pose_BP = proprio_BP[:, :6]
+        gone_BP = pose_BP - carry[ANCHOR]
+        turned_B3 = (gone_BP[:, 3:] + torch.pi) % (2 * torch.pi) - torch.pi
+        far_B = (gone_BP[:, :3].norm(dim=1) > self.metres) | (turned_B3.norm(dim=1) > self.radians)
+        last_B = carry[ANCHOR_TICK]
+        due_B = far_B | (last_B < 0) | (tick_B - last_B >= self.gap)
+        return due_B, {ANCHOR: pose_BP, ANCHOR_TICK: tick_B}
+
+
+Rule = Every | Keyframes  # `due` says which rows write at a tick, and what of the carry changes if they do
+
+
+def due_in(
+    rule: Rule,
+    carry: Carry,
+    proprio_BTP: Float[Tensor, "B T P"],
+    tick_BT: Int64[Tensor, "B T"],
+    first_BT: Bool[Tensor, "B T"],
+    valid_BT: Bool[Tensor, "B T"],
+) -> tuple[Bool[Tensor, "B T"], Carry]:
+    """Which valid ticks of a window write, rows with `first` forgetting before; and the rule's carry after it."""
+    fresh, due = rule.init(len(tick_BT), tick_BT.device), []
+    state = {key: carry[key] for key in fresh}
+    for t in range(tick_BT.shape[1]):
+        state = carries.where(first_BT[:, t], fresh, state)
+        due_B, moved = rule.due(state, proprio_BTP[:, t], tick_BT[:, t])
+        due.append(due_B & valid_BT[:, t])
+        state = carries.where(due[-1], moved, state)
+    return torch.stack(due, 1), state
