@@ -35,25 +35,39 @@ def usual_lanes(name: str, workers: int) -> int:
 
 
 def pushed_ticks(name: str) -> int:
-    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest."""
-    from engram.envs import mikasa
+    """Actions of a demonstration that noise may disturb: the first, after which the hand comes to rest.
 
-    return 30 if name.removeprefix(MIKASA) in mikasa.PUSHED_LONG else 8
+    ValueError for an unknown task of the tabletop.
+    """
+    from engram.envs import mikasa, tabletop
+
+    if name.startswith(MIKASA):
+        return 30 if name.removeprefix(MIKASA) in mikasa.PUSHED_LONG else 8
+    return tabletop.PUSHED[tabletop.family(name)]
 
 
 def expert_sha256(name: str) -> str:
-    """SHA-256 over the source of what plays a task: demonstrations of another text are of another expert."""
-    here = Path(__file__).parent
-    files = sorted((here / "mikasa/experts").glob("*.py")) if name.startswith(MIKASA) else [here / "tabletop/expert.py"]
+    """SHA-256 over the source of what plays a task: demonstrations of another text are of another expert.
+
+    ValueError for an unknown task of the tabletop.
+    """
+    from engram.envs import tabletop
+
+    theirs = Path(__file__).parent / "mikasa/experts"
+    files = sorted(theirs.glob("*.py")) if name.startswith(MIKASA) else tabletop.expert_files(name)
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def expert(name: str) -> Callable[[gymnasium.Env], np.ndarray]:
-    """What plays a task: from its environment to an action, float32 (A,). Privileged: it knows the answer."""
+    """What plays a task: from its environment to an action, float32 (A,). Privileged: it knows the answer.
+
+    ValueError for an unknown task of the tabletop.
+    """
     if name.startswith(MIKASA):
         from engram.envs.mikasa.experts import play
 
         return play
-    from engram.envs.tabletop.expert import expert_action
+    from engram.envs.tabletop import family
+    from engram.envs.tabletop.families import FAMILIES
 
-    return expert_action
+    return FAMILIES[family(name)].expert

@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 
 from engram import stats
-from engram.envs.tabletop import CAMERAS, TASKS, make
-from engram.envs.tabletop.expert import blind_choice, expert_action
+from engram.envs.tabletop import CAMERAS, TASKS, family, make
+from engram.envs.tabletop.families import FAMILIES, Act
 
 IDLE = np.zeros(7, np.float32)
 RIDGES = 10.0 ** np.arange(-6, 3)  # candidates of the probe's penalty, as shares of the mean eigenvalue
@@ -30,9 +30,11 @@ def expert_success(task: str, episodes: int = 500, seed0: int = 0, **knobs: Any)
 
 
 def chance(task: str, episodes: int = 1000, seed0: int = 0, **knobs: Any) -> Row:
-    """Success of the same expert when it goes for a candidate at random: what a policy without memory can reach.
+    """Success of the same expert when it guesses what it should remember: what a policy without memory can reach.
 
-    About six seconds for the default number of episodes, of any delay that is not long.
+    Of recall it guesses the colour, of order the permutation, of count the number; of conveyor it waits where it
+    started until the cube is out of the tunnel, and sees its speed then. About six seconds for the default number of
+    episodes of recall, of any delay that is not long, and half a minute for the others.
     """
     return _play(task, episodes, seed0, knobs, blind=True)
 
@@ -42,15 +44,16 @@ def leak_probe(task: str, episodes: int = 2000, seed0: int = 0, **knobs: Any) ->
 
     A quadratic ridge classifier on both cameras' pixels and proprioception is fitted on half the episodes and tested
     on the other half. Returns "episodes" (held out), "successes", "accuracy" with its "ci95", "chance" (one over the
-    number of candidates), and as positive controls the accuracy of the same probe at the first tick of the cue ("cue")
+    number of answers), and as positive controls the accuracy of the same probe at the first tick of the cue ("cue")
     and at the first tick of choice of the `-visible` twin ("visible"): a probe that sees nothing there says nothing
-    about leaks.
+    about leaks. The first tick of a cue shows all of recall's answer and of conveyor's ("near" or "far"), the first
+    colour of order's and nothing of count's.
     """
     seeds = range(seed0, seed0 + episodes)
     env = make(task, **knobs)
     cues, choices, answers = _observe(env, seeds)
-    table: Any = env.unwrapped
-    names = table.colors
+    task_itself: Any = env.unwrapped
+    names = task_itself.answers
     env.close()
     twin = make(task, **{**knobs, "visible": True})
     shown = _observe(twin, seeds)[1]
@@ -105,20 +108,21 @@ def _ridge(kernel: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def _play(task: str, episodes: int, seed0: int, knobs: Row, blind: bool) -> Row:
     env, rng = make(task, **{**knobs, "images": False}), np.random.default_rng(seed0)
+    players = FAMILIES[family(task)]
     successes = 0
     for seed in range(seed0, seed0 + episodes):
         env.reset(seed=seed)
-        successes += _episode(env, blind_choice(env, rng) if blind else None)
+        successes += _episode(env, players.blind(env, rng) if blind else players.expert)
     env.close()
     interval = stats.wilson(successes, episodes)
     return {"episodes": episodes, "successes": successes, "success": successes / episodes, "ci95": interval}
 
 
-def _episode(env: gymnasium.Env, target: str | None) -> bool:
-    """Whether an episode just reset succeeds when the expert goes for `target` (None: the right cube)."""
+def _episode(env: gymnasium.Env, act: Act) -> bool:
+    """Whether an episode just reset succeeds when `act` plays it."""
     over = False
     while not over:
-        *_, ended, truncated, info = env.step(expert_action(env, target))
+        *_, ended, truncated, info = env.step(act(env))
         over = ended or truncated
     return info["success"]
 

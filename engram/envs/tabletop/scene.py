@@ -19,6 +19,11 @@ CUBE = 0.05  # edge
 REACH = 0.18  # the fingertip moves within |x|, |y| <= REACH
 STAND = (0.0, 0.275)  # centre of the stand, out of the arm's reach
 STAND_HEIGHT = 0.03
+ROW, ROW_Y = (-0.23, -0.155, -0.08, 0.08, 0.155, 0.23), 0.33  # places of the row's cubes, beside the stand
+BELT = (-0.30, 0.18)  # ends of the belt along x, metres
+BELT_END = 0.155  # where the centre of what rides on it is when it tips over the end
+TUNNEL = (-0.12, 0.04)  # ends of the tunnel along x
+MEET = 0.086  # from here on the fingers have room between the tunnel and what comes out of it
 CRUISE = 0.13  # height of the fingertip at which the arm travels
 STROKE = 0.035  # travel of one finger
 CONTROL_HZ = 20
@@ -29,8 +34,11 @@ ARM_RGBA = "0.66 0.68 0.72 1"
 DARK_RGBA = "0.30 0.31 0.34 1"
 
 
-def mjcf(picture: int) -> str:
-    """The scene as MJCF; `picture` is the largest side, in pixels, that will be rendered."""
+def mjcf(picture: int, extra: str = "") -> str:
+    """The scene as MJCF; `picture` is the largest side, in pixels, that will be rendered, `extra` what else is there.
+
+    What a family alone needs is `extra`, so that it leaves no trace, not even of rounding, in the pictures of others.
+    """
     cubes = "".join(_cube(f"cube-{name}", rgb, touchable=True) for name, rgb in COLORS.items())
     return f"""
 <mujoco model="tabletop">
@@ -59,7 +67,7 @@ def mjcf(picture: int) -> str:
     <camera name="human" pos="-0.42 -0.66 0.62" xyaxes="0.844 -0.537 0 0.312 0.490 0.814" fovy="44"/>
     {cubes}
     {_cube("cue", (1.0, 1.0, 1.0), touchable=False)}
-    {_arm()}
+    {_arm()}{extra}
   </worldbody>
   <actuator>
     <position joint="x"/> <position joint="y"/> <position joint="z"/>
@@ -67,6 +75,28 @@ def mjcf(picture: int) -> str:
     <position joint="left" kp="4000"/> <position joint="right" kp="4000"/>
   </actuator>
 </mujoco>"""
+
+
+def row(count: int) -> str:
+    """Cubes that show, in a row along the far side, what is left to do; hidden until they are placed."""
+    return "".join(_cube(f"row-{i}", (1.0, 1.0, 1.0), touchable=False) for i in range(count))
+
+
+def row_places(count: int) -> list[tuple[float, float, float]]:
+    """Centres of the cubes of a row, from left to right, metres: as many left of the stand as right, or one more."""
+    first = (len(ROW) - count) // 2
+    return [(x, ROW_Y, CUBE / 2) for x in ROW[first : first + count]]
+
+
+def conveyor(tunnel: bool) -> str:
+    """A belt along x that hands go through, with or without an opaque tunnel around its middle, which they do not."""
+    belt = f"""
+    <geom name="belt" type="box" size="{(BELT[1] - BELT[0]) / 2} 0.165 0.001" pos="{sum(BELT) / 2} 0 0"
+          rgba="0.20 0.21 0.24 1"/>"""
+    roof = f"""
+    <geom name="tunnel" type="box" size="{(TUNNEL[1] - TUNNEL[0]) / 2} 0.165 0.03" pos="{sum(TUNNEL) / 2} 0 0.03"
+          conaffinity="1" rgba="0.50 0.52 0.47 1"/>"""
+    return belt + roof * tunnel
 
 
 def _cube(name: str, rgb: tuple[float, float, float], touchable: bool) -> str:

@@ -24,10 +24,14 @@ ON_STAND = (*scene.STAND, scene.STAND_HEIGHT + scene.CUBE / 2)  # centre of a cu
 
 
 class Table:
-    """Pose vectors are float64 (7,): x y z (m) of the fingertip, roll pitch yaw (rad), gripper opening in [0, 1]."""
+    """Pose vectors are float64 (7,): x y z (m) of the fingertip, roll pitch yaw (rad), gripper opening in [0, 1].
 
-    def __init__(self, image_size: int = 64):
-        self.model = mujoco.MjModel.from_xml_string(scene.mjcf(max(PICTURE, image_size)))
+    `row` cubes can be shown along the far side; `extra` is MJCF of what else stands there.
+    """
+
+    def __init__(self, image_size: int = 64, row: int = 0, extra: str = ""):
+        xml = scene.mjcf(max(PICTURE, image_size), scene.row(row) + extra)
+        self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         self._size = image_size
         self._renderers: dict[int, mujoco.Renderer] = {}
@@ -35,6 +39,7 @@ class Table:
         self._body = {name: self.model.body(f"cube-{name}").mocapid[0] for name in scene.COLORS}
         self._color = {self.model.geom(f"cube-{name}").id: name for name in scene.COLORS}
         self._cue_body, self._cue_geom = self.model.body("cue").mocapid[0], self.model.geom("cue").id
+        self._row = [(self.model.body(f"row-{i}").mocapid[0], self.model.geom(f"row-{i}").id) for i in range(row)]
 
     @property
     def pose(self) -> np.ndarray:
@@ -59,40 +64,67 @@ class Table:
         cubes: Mapping[str, Sequence[float] | np.ndarray],
         extra: str | None = None,
         at: Sequence[float] | np.ndarray = ON_STAND,
+        row: Sequence[str | None] = (),
     ) -> None:
-        """Show exactly these cubes (colour -> centre, metres) and one more in any colour, on the stand or `at`."""
+        """Show exactly these cubes (colour -> centre, metres) and one more in any colour, on the stand or `at`.
+
+        `row` gives the colours of the row along the far side, from left to right; None where no cube is shown.
+        """
         self.data.mocap_pos[:] = scene.HIDDEN
         for color, position in cubes.items():
             self.data.mocap_pos[self._body[color]] = position
         if extra is not None:
             self.data.mocap_pos[self._cue_body] = at
             self.model.geom_rgba[self._cue_geom, :3] = scene.COLORS[extra]
+        for (body, geom), spot, shown in zip(self._row, scene.row_places(len(self._row)), row, strict=bool(row)):
+            if shown is not None:
+                self.data.mocap_pos[body] = spot
+                self.model.geom_rgba[geom, :3] = scene.COLORS[shown]
         mujoco.mj_forward(self.model, self.data)
 
-    def move(self, action: np.ndarray) -> str | None:
+    def put(self, color: str, position: Sequence[float] | np.ndarray) -> None:
+        """Move the cube of a colour, amid substeps."""
+        self.data.mocap_pos[self._body[color]] = position
+
+    def move(self, action: np.ndarray, leaving: str | None = None) -> str | None:
         """One control tick towards the measured pose + delta; returns the colour of the cube touched first, if any.
 
-        The motion stops at the touch. `action` is float (7,) in [-1, 1]; its last entry is the opening wanted,
-        -1 closed to 1 open.
+        The motion stops at the touch, but not at that of the cube `leaving`, on which the hand rests already. `action`
+        is float (7,) in [-1, 1]; its last entry is the opening wanted, -1 closed to 1 open.
         """
-        target = np.append(np.clip(self.pose[:6] + DELTA * action[:6], LOW, HIGH), (action[6] + 1) / 2)
-        self.data.ctrl[:] = _joints(target)
+        self.steer(self.target(action))
         touched = None
         for _ in range(scene.SUBSTEPS):
-            mujoco.mj_step(self.model, self.data)  # finds the contacts of the state that it starts from
-            touched = self.touching()
-            if touched is not None:
+            touched = self.substep()
+            if touched not in (None, leaving):
                 break
+        self.settle()
+        return touched if touched not in (None, leaving) else self.touching()
+
+    def target(self, action: np.ndarray) -> np.ndarray:
+        """The pose that an action asks for: the measured one + delta, within the workspace."""
+        return np.append(np.clip(self.pose[:6] + DELTA * action[:6], LOW, HIGH), (action[6] + 1) / 2)
+
+    def steer(self, pose: np.ndarray) -> None:
+        """Let the next substeps go for `pose`."""
+        self.data.ctrl[:] = _joints(pose)
+
+    def substep(self) -> str | None:
+        """One step of the simulation; returns what was touched in the state that it started from."""
+        mujoco.mj_step(self.model, self.data)
+        return self.touching()
+
+    def settle(self) -> None:
+        """Bring contacts and pictures up to the present state, after substeps."""
         mujoco.mj_forward(self.model, self.data)
-        return touched if touched is not None else self.touching()
 
     def touching(self) -> str | None:
         """Colour of the cube in contact with the hand; of several, the deepest contact."""
         if self.data.ncon == 0:
             return None
         contact = self.data.contact
-        pair = contact.geom[contact.dist.argmin()]
-        return self._color[next(int(geom) for geom in pair if int(geom) in self._color)]
+        pairs = contact.geom[contact.dist.argsort(kind="stable")]
+        return next((self._color[geom] for geom in pairs.ravel().tolist() if geom in self._color), None)
 
     def images(self) -> dict[str, np.ndarray]:
         """Pictures of the robot's cameras, uint8 (size, size, 3); drawn anew only if something has changed."""
