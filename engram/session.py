@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engram.carry import Carry, lasting, select, stack, unstack
-from engram.policies.base import WRITES, Policy
+from engram.policies.base import SEED, WRITES, Policy
 from engram.types import Observation, Spec
 
 
@@ -79,9 +79,14 @@ class Session:
 
 
 @torch.inference_mode()
-def start(policy: Policy) -> Session:
-    """A fresh session of `policy`, on the policy's device; its memory is its own, not the learned one of the policy."""
+def start(policy: Policy, seed: int = 0) -> Session:
+    """A fresh session of `policy`, on the policy's device; its memory is its own, not the learned one of the policy.
+
+    `seed` decides what a policy draws that draws (a diffusion expert): the same seed, the same episode.
+    """
     carry = {key: value.clone() for key, value in policy.init(1).items()}
+    if SEED in carry:
+        carry[SEED].fill_(seed)
     return Session(carry, torch.zeros(policy.spec.action_dim))
 
 

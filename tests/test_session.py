@@ -8,7 +8,7 @@ from doubles import SPEC, BlindPolicy, CuePolicy
 from game import RecallGame
 
 from engram.carry import Carry
-from engram.policies.build import Design
+from engram.policies.design import BankDesign, Design
 from engram.session import Session, State, drift, observation_from, start, step
 from engram.types import Chunk, Observation
 
@@ -44,6 +44,14 @@ def test_observes_every_tick_and_plans_when_the_chunk_is_played(replan, plans):
     counters = played(CuePolicy(replan), seed=0, ticks=6).counters
     assert (counters.observations, counters.writes, counters.plans) == (6, 6, plans)
     assert counters.moves == 3  # the cue is shown for three ticks
+
+
+def test_a_seed_decides_what_a_policy_draws():
+    policy = fakes.policy(Design(memory="bank", bank=BankDesign(capacity=2, steps=2)), spec=SPEC)
+    frames = frames_of(0, 1)
+    first, again, other = (advance(policy, [start(policy, seed)], frames)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
 
 
 class Counting(BlindPolicy):

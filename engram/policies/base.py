@@ -11,6 +11,8 @@ from engram.types import Chunk, Observation, Spec, Window
 
 WRITES = "count/writes"  # of a policy with a memory, int64 (B,): how often each row has been written in its episode
 
+SEED = "expert/seed"  # of a policy that draws, int64 (B,): what the chance of each row's episode follows from
+
 
 def remembering(memory: Carry, batch: int) -> Carry:
     """What `batch` episodes start with: a memory's `init`, and no write yet."""

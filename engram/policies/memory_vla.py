@@ -23,14 +23,11 @@ from engram.data.normalise import Normaliser
 from engram.experts.diffusion import Diffusion
 from engram.memory.bank import WRITTEN, Bank
 from engram.memory.when import Every, Rule, due_in
-from engram.policies.base import WRITES, Policy, counted, remembering
+from engram.policies.base import SEED, WRITES, Policy, counted, remembering
 from engram.policies.trunk import Seen, Trunk
 from engram.types import Chunk, Observation, Spec, Window
 
-SEED, SHOWN = (
-    "expert/seed",
-    "expert/shown",
-)  # int64 (B,): of a row's noise; ticks seen. `first` leaves them alone: chance is no memory
+SHOWN = "expert/shown"  # int64 (B,): ticks seen in all episodes. As SEED, no memory: `first` leaves it alone
 PARTS = {"both": slice(None), "perceptual": slice(None, -1), "cognitive": slice(-1, None)}  # of a frame's tokens
 
 
@@ -85,7 +82,7 @@ class MemoryVLA(Policy):
 
     def init(self, batch: int) -> Carry:
         zero_B = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        chance = {SEED: zero_B, SHOWN: zero_B}
+        chance = {SEED: zero_B, SHOWN: zero_B.clone()}
         if self.memory is None:
             return chance
         return remembering(self.memory.init(batch) | self.rule.init(batch, self.device), batch) | chance

@@ -132,7 +132,7 @@ def _next(lanes: int, playing: dict[int, _Lane], waiting: deque[int], suspects: 
 
 
 def _begin(policy: Policy, seed: int, frame: dict[str, np.ndarray], info: Info) -> _Lane:
-    session = start(policy)
+    session = start(policy, seed)
     return _Lane(seed, session, frame, info, fresh=select(session.carry, "memory/"))
 
 
