@@ -15,8 +15,9 @@ class Settings:
     """Episodes played side by side: rows of a window."""
     ticks: int | Literal["episode"] = "episode"
     """Ticks of a window; "episode": one whole episode in each row."""
-    loader: Literal["episodic", "shuffled"] = "episodic"
-    """shuffled: independent frames; only for policies without memory."""
+    loader: Literal["episodic", "group", "shuffled"] = "episodic"
+    """group: some ticks of each episode (as many as --settings.ticks), drawn at random and in order (MemoryVLA's);
+    shuffled: independent frames, only for policies without memory."""
     start: str = "pretrained"
     """The weights to begin with: pretrained (those that ship), scratch (random ones), or the folder of a checkpoint."""
     seed: int = 0
@@ -53,6 +54,8 @@ class Settings:
         for name, least in least_of.items():
             require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         require("ticks", self.ticks, _is_ticks(self.ticks), "at least 1, or 'episode'")
+        group = self.loader == "group" and self.ticks == "episode"
+        require("ticks", self.ticks, not group, "a number of ticks for the loader 'group', such as 16")
         require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")
         require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
         require("average", self.average, 0 <= self.average < 1, "0 or more and below 1, such as 0.999")

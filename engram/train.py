@@ -36,7 +36,7 @@ from engram.carry import Carry
 from engram.data import emphasis
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
-from engram.data.schedule import ORDER, Episodes, Schedule, Shuffled
+from engram.data.schedule import ORDER, Episodes, Groups, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.files import replace_text
 from engram.policies import checkpoint
@@ -97,12 +97,14 @@ def keep_pages() -> None:
 def make_windows(data: Dataset, policy: Built, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for; videos are decoded, and features computed where the trunk is frozen."""
     lengths = data.lengths[data.shown]
-    schedule: Schedule | Episodes | Shuffled
+    schedule: Schedule | Episodes | Groups | Shuffled
     if settings.loader == "shuffled":
         if carries.select(policy.init(1), "memory/"):
             raise ValueError("loader: expected 'episodic' for a policy with a memory, found 'shuffled'; use 'episodic'")
         ticks = 1 if settings.ticks == "episode" else settings.ticks
         schedule = Shuffled(lengths, settings.slots, ticks, settings.seed)
+    elif settings.loader == "group" and settings.ticks != "episode":
+        schedule = Groups(lengths, settings.slots, settings.ticks, settings.seed)
     elif settings.ticks == "episode":
         schedule = Episodes(lengths, settings.slots, settings.seed)
     else:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.data.schedule import Episodes, Schedule, Shuffled
+from engram.data.schedule import Episodes, Groups, Schedule, Shuffled
 
 few = settings(max_examples=40)
 
@@ -136,6 +136,34 @@ def test_shuffled_frames_appear_once_per_epoch(plan, ticks):
     assert sorted(shown[:total]) == every
     assert sorted(shown[total : 2 * total]) == every
     assert total < 20 or shown[:total] != shown[total : 2 * total]
+
+
+@few
+@given(plans(), st.integers(1, 7), st.integers(0, 5))
+def test_a_group_is_some_ticks_of_an_episode_in_order(plan, ticks, step):
+    lengths, slots, world = plan
+    for rank in range(world):
+        found = Groups(lengths, slots, ticks, 0, rank, world)[step]
+        again = Groups(lengths, slots, ticks, 0, rank, world)[step]
+        assert np.array_equal(found.tick, again.tick)
+        for row in range(slots):
+            episode, count = int(found.episode[row, 0]), int(found.valid[row].sum())
+            assert (found.episode[row] == episode).all()
+            assert count == min(ticks, lengths[episode])
+            assert (np.diff(found.tick[row, :count]) > 0).all()  # in order, none twice
+            assert 0 <= found.tick[row].min() <= found.tick[row].max() < lengths[episode]
+            assert found.first[row].tolist() == [t == 0 for t in range(ticks)]
+
+
+def test_groups_show_every_episode_once_an_epoch_and_any_tick_sooner_or_later():
+    lengths = np.array([9, 8, 7, 9])
+    groups = Groups(lengths, 2, 4, seed=1)
+    seen = [groups[step] for step in range(80)]
+    for epoch in range(40):
+        shown = [int(e) for part in seen[2 * epoch : 2 * epoch + 2] for e in part.episode[:, 0]]
+        assert sorted(shown) == [0, 1, 2, 3]
+    pairs = {(int(e), int(t)) for part in seen for e, t in zip(part.episode.flat, part.tick.flat, strict=True)}
+    assert pairs == {(e, t) for e, length in enumerate(lengths) for t in range(length)}
 
 
 def test_staggered_slots_are_in_different_phases():

@@ -455,7 +455,7 @@ for wrong in ({"loader": "shufled"}, {"start": "scrach"}, {"ticks": "episodes"})
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == [
-        "loader: expected one of episodic, shuffled, found 'shufled'; choose such a value",
+        "loader: expected one of episodic, group, shuffled, found 'shufled'; choose such a value",
         "start: expected pretrained, scratch or a checkpoint's folder (./A), found 'scrach'; choose such a value",
         "ticks: expected at least 1, or 'episode', found 'episodes'; choose such a value",
     ]

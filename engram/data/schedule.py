@@ -128,6 +128,39 @@ class Episodes:
         return np.split(by_length, range(step, len(pool), step))
 
 
+class Groups:
+    """Some ticks of an episode in each slot, drawn at random and put in order (MemoryVLA's "group").
+
+    Far fewer frames stand for an episode than it has, but a memory that is written at them sees other gaps than in
+    deployment. Episodes of fewer than T ticks are shown whole, and padded. Arguments as for `Schedule`.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], slots: int, ticks: int, seed: int, rank: int = 0, world: int = 1):
+        self._lengths = _checked(lengths, slots, ticks, rank, world)
+        _require_enough(self._lengths, slots, world)
+        self.slots, self.ticks, self.seed, self.rank, self.world = slots, ticks, seed, rank, world
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which a group of each episode is shown about once."""
+        return max(1, round(len(self._lengths) / (self.slots * self.world)))
+
+    def __getitem__(self, step: int) -> Ticks:
+        """The frames of `step` >= 0."""
+        place, total = (step * self.world + self.rank) * self.slots + np.arange(self.slots), len(self._lengths)
+        episode = np.array([_permutation(total, self.seed, at // total)[at % total] for at in place.tolist()])
+        drawn = [self._drawn(at, int(self._lengths[e])) for at, e in zip(place.tolist(), episode.tolist(), strict=True)]
+        tick, valid = (np.stack(column) for column in zip(*drawn, strict=True))
+        first = np.broadcast_to(np.arange(self.ticks) == 0, tick.shape)
+        return Ticks(np.broadcast_to(episode[:, None], tick.shape), tick, first, valid)
+
+    def _drawn(self, place: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        count = min(self.ticks, length)
+        tick = np.full(self.ticks, length - 1)
+        tick[:count] = np.sort(np.random.default_rng([self.seed + 2, place]).permutation(length)[:count])
+        return tick, np.arange(self.ticks) < count
+
+
 class Shuffled:
     """Independent frames, for policies without memory: every tick begins an episode of its own.
 

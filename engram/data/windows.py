@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from engram.data.features import FeatureStore
 from engram.data.lerobot import Dataset
-from engram.data.schedule import Episodes, Schedule, Shuffled
+from engram.data.schedule import Episodes, Groups, Schedule, Shuffled
 from engram.types import Observation, Window
 
 
@@ -32,7 +32,7 @@ class Windows(TorchDataset):
     def __init__(
         self,
         dataset: Dataset,
-        schedule: Schedule | Episodes | Shuffled,
+        schedule: Schedule | Episodes | Groups | Shuffled,
         chunk: int,
         features: FeatureStore | None = None,
         weight: np.ndarray | None = None,
