@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from engram.data.normalise import Normaliser
 from engram.policies import checkpoint
 from engram.policies.base import Policy
-from engram.policies.build import Design, build
+from engram.policies.build import build
+from engram.policies.design import BankDesign, Design
 
 DESIGNS = [
     Design(m=0),
@@ -23,6 +24,7 @@ DESIGNS = [
     Design(m=2, rule=0.1),
     Design(memory="first-frame"),
     Design(memory="last-frames", frames=3, mask="full"),
+    Design(memory="bank", bank=BankDesign(capacity=3, streams="perceptual", when="keyframes")),
 ]
 
 
@@ -146,6 +148,20 @@ def test_a_config_of_something_else(saved, config):
 def test_a_design_of_another_version(saved):
     edit(saved, "design", heads=12)
     refuses(saved, r"expected the fields of Design, found a difference in heads; load it with the version")
+
+
+def test_a_design_of_before_there_was_a_bank(saved):
+    config = json.loads((saved / "config.json").read_text())
+    del config["design"]["bank"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert checkpoint.load(saved)[1] == Design(m=2)
+
+
+def test_a_bank_of_another_version(saved):
+    edit(saved, "design", bank=asdict(BankDesign()) | {"rooms": 3})
+    refuses(saved, r"expected the fields of BankDesign, found a difference in rooms; load it with the version")
+    edit(saved, "design", bank=7)
+    refuses(saved, r"bank: expected the fields of BankDesign, found 7; the file was changed, use another checkpoint")
 
 
 def test_a_spec_that_lacks_a_field(saved):

@@ -23,7 +23,7 @@ from engram.policies import checkpoint
 from engram.policies.average import Average
 from engram.policies.begin import new_policy
 from engram.policies.build import Design, build
-from engram.policies.design import require_whole_windows
+from engram.policies.design import BankDesign, require_whole_windows
 from engram.policies.published import published
 from engram.policies.through import Through
 from engram.train import CALIBRATION_WINDOWS, Run, Settings, _peak_gb, calibrate, fit, train
@@ -33,6 +33,7 @@ DESIGNS = {
     "gated": Design(m=2, tbptt=2, chunk=2),
     "memoryless": Design(m=0, chunk=2, mask="full", trained="language"),
     "last-frames": Design(memory="last-frames", frames=3, chunk=2),
+    "bank": Design(memory="bank", chunk=2, trained="all", bank=BankDesign(capacity=2, draws=2)),
 }
 SETTINGS = Settings(updates=12, slots=2, ticks=3, lr=3e-3, warmup=3, save=5, log=1, tensorboard=False)
 SCRATCH = Design(m=1, chunk=2, trained="all")
@@ -88,7 +89,9 @@ def weights(out: Path) -> bytes:
     return (out / "checkpoint" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("name", "kills"), [("gated", (2, 5, 11)), ("memoryless", (7,)), ("last-frames", (7,))])
+@pytest.mark.parametrize(
+    ("name", "kills"), [("gated", (2, 5, 11)), ("memoryless", (7,)), ("last-frames", (7,)), ("bank", (7,))]
+)
 def test_a_killed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch, name, kills):
     straight = run(data, tmp_path / "straight", name)
     for step in kills:

@@ -217,7 +217,7 @@ def _sound_base(config: dict) -> bool:
 def _fields(kind: type, values: dict, folder: Path):
     known = {f.name: f.type for f in fields(kind)}
     if kind is Design:  # checkpoints of before there was a bank say nothing of it
-        values = values | {"bank": _fields(BankDesign, values.get("bank", asdict(BankDesign())), folder)}
+        values = values | {"bank": _bank(values.get("bank", asdict(BankDesign())), folder)}
     if set(values) != set(known):
         odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(
@@ -232,6 +232,13 @@ def _fields(kind: type, values: dict, folder: Path):
             found = f"found {value!r}: {error}; the file was changed, use another checkpoint"
             raise ValueError(f"{folder}/config.json: {name}: expected {known[name]}, {found}") from error
     return kind(**values)
+
+
+def _bank(values: object, folder: Path) -> BankDesign:
+    if not isinstance(values, dict):
+        found = f"found {values!r}; the file was changed, use another checkpoint"
+        raise ValueError(f"{folder}/config.json: bank: expected the fields of BankDesign, {found}")
+    return _fields(BankDesign, values, folder)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
