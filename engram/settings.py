@@ -18,6 +18,9 @@ class Settings:
     loader: Literal["episodic", "group", "shuffled"] = "episodic"
     """group: some ticks of each episode (as many as --settings.ticks), drawn at random and in order (MemoryVLA's);
     shuffled: independent frames, only for policies without memory."""
+    shown: Literal["all", "keyframes"] = "all"
+    """keyframes: of each episode only the ticks at which the hand has moved 0.01 m or turned 0.4 rad since the last one
+    shown, or 120 ticks went by; they keep their ticks, and their chunks the actions of all ticks."""
     start: str = "pretrained"
     """The weights to begin with: pretrained (those that ship), scratch (random ones), or the folder of a checkpoint."""
     seed: int = 0
@@ -64,7 +67,9 @@ class Settings:
 
     def identity(self) -> dict:
         """What decides the weights: all but how the work is done and shown."""
-        how = ("tensorboard", "device", *(() if self.emphasis else ("emphasis",)))  # runs of before it came go on
+        later = {"emphasis": 0.0, "shown": "all"}  # runs of before these came go on
+        new = tuple(name for name, off in later.items() if getattr(self, name) == off)
+        how = ("tensorboard", "device", *new)
         return {name: value for name, value in asdict(self).items() if name not in how} | {"workers": 0}
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -39,6 +40,7 @@ from engram.data.lerobot import Dataset
 from engram.data.schedule import ORDER, Episodes, Groups, Schedule, Shuffled
 from engram.data.windows import Windows, load
 from engram.files import replace_text
+from engram.memory.when import Keyframes, writes_of
 from engram.policies import checkpoint
 from engram.policies.average import Average
 from engram.policies.base import Policy
@@ -96,7 +98,8 @@ def keep_pages() -> None:
 
 def make_windows(data: Dataset, policy: Built, settings: Settings, quiet: bool = False) -> Windows:
     """The windows that `settings` ask for; videos are decoded, and features computed where the trunk is frozen."""
-    lengths = data.lengths[data.shown]
+    kept = keyframes(data) if settings.shown == "keyframes" else None
+    lengths = (data.lengths if kept is None else np.array([len(ticks) for ticks in kept]))[data.shown]
     schedule: Schedule | Episodes | Groups | Shuffled
     if settings.loader == "shuffled":
         if carries.select(policy.init(1), "memory/"):
@@ -120,7 +123,13 @@ def make_windows(data: Dataset, policy: Built, settings: Settings, quiet: bool =
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     weight = emphasis.weights(data.action, data.starts, settings.emphasis) if settings.emphasis else None
-    return Windows(data, schedule, policy.chunk, features, weight)
+    return Windows(data, schedule, policy.chunk, features, weight, kept)
+
+
+def keyframes(data: Dataset) -> list[np.ndarray]:
+    """Of each episode the ticks at which the hand has moved on, int64, by the rule that writes of a bank go by."""
+    episodes = [slice(start, start + length) for start, length in zip(data.starts, data.lengths, strict=True)]
+    return [writes_of(Keyframes(), data.state[frames], data.frame_index[frames]) for frames in episodes]
 
 
 def calibrate(policy: Through, windows: Windows, quiet: bool = False) -> None:

@@ -3,7 +3,7 @@
 Legend: B slots, T ticks, N chunk length, A action.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class Windows(TorchDataset):
         features: what a frozen encoder makes of the frames. Windows then carry features, and their images are zeros
             of the right shape that occupy one byte: nobody needs them and moving them would cost most of the time.
         weight: float32 (F,), how much each frame counts in the loss; None: all alike.
+        kept: for each episode of the data set the ticks that are shown, int64, ascending; None: all. The schedule then
+            counts these. Targets are the actions of all ticks.
     """
 
     def __init__(
@@ -36,17 +38,19 @@ class Windows(TorchDataset):
         chunk: int,
         features: FeatureStore | None = None,
         weight: np.ndarray | None = None,
+        kept: Sequence[np.ndarray] | None = None,
     ):
         if chunk < 1:
             raise ValueError(f"expected a chunk of at least one action, found {chunk}; raise it")
         self.dataset, self.schedule, self.chunk, self.features, self.weight = dataset, schedule, chunk, features, weight
+        self.kept = kept
 
     def __getitem__(self, step: int) -> Window:
         """The window of `step` >= 0."""
         ticks = self.schedule[step].trimmed()
         episode = self.dataset.shown[ticks.episode]
         start, length = self.dataset.starts[episode], self.dataset.lengths[episode]
-        frame = start + ticks.tick
+        frame = start + (ticks.tick if self.kept is None else self._in_episode(episode, ticks.tick))
         ahead = frame[..., None] + np.arange(self.chunk)
         last = (start + length - 1)[..., None]
         target = self.dataset.action[np.minimum(ahead, last)]
@@ -61,6 +65,12 @@ class Windows(TorchDataset):
             features=None if self.features is None else self.features[index],
             weight=None if self.weight is None else torch.from_numpy(self.weight[frame]),
         )
+
+    def _in_episode(self, episode: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Ticks of the episode, of places among those shown."""
+        assert self.kept is not None
+        pairs = zip(episode.flat, place.flat, strict=True)
+        return np.array([self.kept[e][p] for e, p in pairs], np.int64).reshape(place.shape)
 
     def _observation(self, frame: np.ndarray) -> Observation:
         data, spec = self.dataset, self.dataset.spec

@@ -7,8 +7,9 @@ keyframes  when the hand has moved or turned since the last write, or has waited
 Legend: B rows, T ticks, P proprioception.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from engram import carry as carries
@@ -86,3 +87,13 @@ def due_in(
         due.append(due_B & valid_BT[:, t])
         state = carries.where(due[-1], moved, state)
     return torch.stack(due, 1), state
+
+
+def writes_of(
+    rule: Rule, state_TP: Float32[np.ndarray, "T P"], tick_T: Int64[np.ndarray, "T"]
+) -> Int64[np.ndarray, "K"]:
+    """The places in one episode, given whole, at which a rule writes."""
+    proprio_1TP, tick_1T = torch.from_numpy(state_TP).unsqueeze(0), torch.from_numpy(tick_T).unsqueeze(0)
+    none_1T = torch.zeros_like(tick_1T, dtype=torch.bool)
+    due_1T, _ = due_in(rule, rule.init(1, tick_1T.device), proprio_1TP, tick_1T, none_1T, ~none_1T)
+    return np.flatnonzero(due_1T[0].numpy())
