@@ -92,7 +92,11 @@ def attended(block: Block, x_ND: Tensor, key_MD: Tensor, value_MD: Tensor) -> Te
     q_HND, k_HMD, v_HMD = (
         t.unflatten(-1, (block.heads, -1)).transpose(0, 1) for t in (q, block.key(key_MD), block.value(value_MD))
     )
-    share_HNM = (q_HND @ k_HMD.mT / sqrt(q_HND.shape[-1])).softmax(-1)
+    score_HNM = q_HND @ k_HMD.mT / sqrt(q_HND.shape[-1])
+    if block.own and len(x_ND) > 1:
+        same_NM = torch.arange(len(x_ND))[:, None] == torch.arange(len(key_MD)) % len(x_ND)
+        score_HNM = score_HNM + block.own * same_NM
+    share_HNM = score_HNM.softmax(-1)
     seen_ND = block.out((share_HNM @ v_HMD).transpose(0, 1).flatten(1))
     if block.form == "paper":
         x_ND = block.norm(x_ND + seen_ND)

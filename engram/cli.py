@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from engram.data.seeds import TEST
 from engram.policies.design import Design
-from engram.settings import Settings
+from engram.settings import Settings, WorldSettings
 
 ABOUT = "A memory for robot policies. With ENGRAM_TRACEBACK=1 set, errors show where they come from."
 DO = {errno.ENOSPC: "make room and run the same command again, nothing that was finished is lost"}
@@ -87,6 +87,45 @@ class Train:
         if self.preset == "paper":
             design, settings = published(design, settings)
         summary = fit(Dataset(*self.data), design, settings, self.out)
+        _say(f"{self.out}/checkpoint: {json.dumps(summary)}")
+
+
+@dataclass(frozen=True)
+class TrainWorld:
+    """Train a world model on demonstrations: what follows what. Killed in the middle, the same command goes on."""
+
+    data: tuple[Path, ...]
+    """Data set folders (LeRobot v3)."""
+    out: Path
+    """Folder of the run: OUT/checkpoint is the world model, OUT/summary.json says how well it foresees."""
+    settings: Annotated[Any, tyro.conf.arg(constructor=_unchecked(WorldSettings))]
+    start: str | None = None
+    """Stable Video Diffusion, or a model of its kind: a folder in diffusers' layout or OWNER/NAME on the Hub. Default:
+    a tiny one with random weights, which trains on a CPU."""
+    text: Path | None = None
+    """Folder of a CLIP text encoder with its tokenizer, beside --start; default: words are learned."""
+    zoom: int = 1
+    """How many times larger pictures are shown to --start's autoencoder than they are."""
+    camera: str = "base"
+    """The camera that is foreseen."""
+    frames: int = 8
+    """How many frames of the future."""
+    stride: int = 1
+    """Ticks from one to the next."""
+    held_out: int = 10
+    """So many of the last episodes are not learned from: on them it is measured how well the future is foreseen."""
+
+    def run(self) -> None:
+        """Train, print the summary."""
+        from engram.data.lerobot import Dataset
+        from engram.train import keep_pages
+        from engram.train_world import begin_world, last_episodes, train_world
+
+        keep_pages()
+        settings, data = WorldSettings(**vars(self.settings)), Dataset(*self.data)
+        held_out = last_episodes(data, self.held_out)
+        asked = (self.camera, self.frames, self.stride, self.start, self.text, self.zoom, settings.seed)
+        summary = train_world(begin_world(data, held_out, *asked), data, held_out, settings, self.out)
         _say(f"{self.out}/checkpoint: {json.dumps(summary)}")
 
 
@@ -276,6 +315,7 @@ class Bench:
 Command = Annotated[
     Annotated[Demos, tyro.conf.subcommand("demos")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[TrainWorld, tyro.conf.subcommand("train-world")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Suite, tyro.conf.subcommand("suite")]
     | Annotated[Export, tyro.conf.subcommand("export")]

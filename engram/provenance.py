@@ -16,6 +16,7 @@ from typing import Any
 PACKAGES = (
     "engram-vla",
     "torch",
+    "diffusers",
     "numpy",
     "mujoco",
     "mani-skill",

@@ -1,4 +1,5 @@
-"""How a policy is trained: plain values, part of a run's identity. Loads without torch, so that `--help` is quick."""
+"""How policies and world models are trained: plain values, part of a run's identity. Loads without torch, so that
+`--help` is quick."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -71,6 +72,48 @@ class Settings:
         new = tuple(name for name, off in later.items() if getattr(self, name) == off)
         how = ("tensorboard", "device", *new)
         return {name: value for name, value in asdict(self).items() if name not in how} | {"workers": 0}
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """How long and how fast to learn. ValueError for a value that makes no sense."""
+
+    updates: int = 2000
+    """Optimizer steps."""
+    rows: int = 8
+    """Presents with their futures per update."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW; a cosine ends it at a tenth. Published weights want about 1e-5."""
+    warmup: int = 50
+    """Updates in which the learning rate rises."""
+    weight_decay: float = 0.01
+    """Of matrices only."""
+    clip: float = 1.0
+    """Bound of the gradient norm (inf: none)."""
+    seed: int = 0
+    """Of the order of what is shown and of its noise."""
+    save: int = 100
+    """Updates between two checkpoints."""
+    log: int = 20
+    """Updates between two lines of metrics."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    bfloat16: bool = False
+    """Compute in it where autocast does; the weights stay float32. For large models on a GPU."""
+    recompute: bool = False
+    """Keep no activations for the backward pass but those between blocks: slower, and a fraction of the memory."""
+
+    def __post_init__(self):
+        require_choices(self)
+        for name, least in {"updates": 1, "rows": 1, "save": 1, "log": 1, "seed": 0, "warmup": 0}.items():
+            require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
+        require("lr", self.lr, 0 < self.lr < math.inf, "a finite number above 0")
+        require("clip", self.clip, self.clip > 0, "a number above 0, or inf for no bound")
+        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
+
+    def identity(self) -> dict:
+        """What decides the weights."""
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "recompute")}
 
 
 def require_choices(options: Any) -> None:

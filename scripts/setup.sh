@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=.venv
-extras=tabletop,track,dev
+extras=tabletop,track,world,dev
 render_packages=(libosmesa6 libegl1 libegl-mesa0 libgl1-mesa-dri)
 
 say() { printf 'set-up: %s\n' "$*" >&2; }

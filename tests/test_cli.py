@@ -31,7 +31,7 @@ SPEC = replace(fakes.SPEC, height=64, width=64)  # what the tabletop gives
 SMALL = ["--design.m=2", "--design.chunk=2", "--design.trained=all", "--settings.start=scratch"]
 SHORT = ["--settings.updates=6", "--settings.slots=2", "--settings.ticks=3", "--settings.save=2", "--settings.log=1"]
 QUICK = ["--episodes=1", "--lanes=1", "--workers=0"]
-COMMANDS = ("demos", "train", "eval", "suite", "export", "report", "quickstart", "study", "bench")
+COMMANDS = ("demos", "train", "train-world", "eval", "suite", "export", "report", "quickstart", "study", "bench")
 SITTING = {"seconds": 0, "simulator_share": None}  # differ from sitting to sitting
 
 

@@ -14,7 +14,7 @@ ROOMS = (
     ("backbones", "memory", "world", "experts", "skills", "data", "envs"),
     ("policies",),
     ("session",),
-    ("train", "rollout", "demos", "report", "serve"),
+    ("train", "train_world", "rollout", "demos", "report", "serve"),
     ("crew", "walltime"),
     ("study", "suite", "quickstart", "bench"),
     ("cli", "__main__"),

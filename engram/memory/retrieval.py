@@ -7,6 +7,10 @@ compact   pre-norm, several heads, an output projection that starts at zero: a m
           present as it is
 paper     post-norm, one head as wide as the tokens, no output projection, two blocks; gates start at one half
 
+A token looks at its own place first, where what it shows was, is or will be; other places are there, too, but among a
+few hundred keys that all weigh alike the one that matters is hard to find for a reader that has learned nothing yet.
+The paper's form has no such preference.
+
 Keys and values of a single head need no projection of the entries: q (W m) = (q W) m, and the sum of W m is W of the
 sum. So a step reads what is kept as it is kept, and there is nothing to cache.
 
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LONGEST = 10_000.0  # base of the sinusoids
+OWN_PLACE = 4.0  # what is added to the score of a token for what was at its own place: e^4 times the weight, at first
 Look = Callable[[Tensor], Tensor]  # queries (B,N,D) to what they see of entries (B,N,D)
 
 
@@ -56,7 +61,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, form: Literal["compact", "paper"]):
         super().__init__()
-        self.heads, self.form = heads, form
+        self.heads, self.form, self.own = heads, form, OWN_PLACE if form == "compact" else 0.0
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.norm, self.norm_after = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -82,14 +87,32 @@ class Block(nn.Module):
         x_BND = x_BND + self.out(self._attend(self.norm(x_BND), look))
         return x_BND + self.feed(self.norm_after(x_BND))
 
-    def look(self, q_BND: Tensor, k_BLND: Tensor, v_BLND: Tensor, code_BLD: Tensor | None, mask_B1M: Tensor | None):
-        """What queries see of entries (B,N,D); the mask says which of all their tokens there are, None: all."""
+    def look(
+        self,
+        q_BND: Tensor,
+        k_BLND: Tensor,
+        v_BLND: Tensor,
+        code_BLD: Tensor | None = None,
+        ok_BL: Tensor | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """What queries see of entries that know their time by `code`; `ok` says which there are, None: all."""
         if code_BLD is not None:
             k_BLND = k_BLND + (code_BLD if self.heads == 1 else self.key(code_BLD)).unsqueeze(2)
         tokens = (q_BND, k_BLND.flatten(1, 2), v_BLND.flatten(1, 2))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in tokens)
-        seen_BHNE = F.scaled_dot_product_attention(q, k, v, None if mask_B1M is None else mask_B1M.unsqueeze(1))
+        seen_BHNE = F.scaled_dot_product_attention(q, k, v, self._mask(k_BLND, ok_BL))
         return seen_BHNE.transpose(1, 2).flatten(2)
+
+    def _mask(self, k_BLND: Tensor, ok_BL: Tensor | None) -> Tensor | None:
+        """What is added to scores, (B or 1,1,N or 1,M): which entries there are, a token's preference for its place."""
+        entries, tokens = k_BLND.shape[1:3]
+        near_1NM = None
+        if self.own and tokens > 1:
+            near_1NM = self.own * torch.eye(tokens, device=k_BLND.device).repeat(1, entries)[None, None]
+        if ok_BL is None:
+            return near_1NM
+        ok_B1M = ok_BL.repeat_interleave(tokens, 1)[:, None, None]
+        return ok_B1M if near_1NM is None else torch.where(ok_B1M, near_1NM, -torch.inf)
 
     def _attend(self, x_BND: Tensor, look: Look) -> Tensor:
         q_BND = self.query(x_BND)
@@ -140,13 +163,12 @@ class Retrieval(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         """Tokens of now that know the past; a row without entries (`ok`) keeps its tokens as they are."""
         some_B = ok_BL.any(1)[:, None, None]
-        mask_B1M = ok_BL.repeat_interleave(past.keys[0].shape[2], 1)[:, None] | ~some_B  # no softmax over nothing
+        ok_BL = ok_BL | ~some_B[:, 0]  # no softmax over nothing
         code_BLD = None if self.code is None else self.code(time_BL)
         h_BND = x_BND
         for block, k_BLND, v_BLND in zip(self._blocks, past.keys, past.values, strict=True):
-            h_BND = block(
-                h_BND, partial(block.look, k_BLND=k_BLND, v_BLND=v_BLND, code_BLD=code_BLD, mask_B1M=mask_B1M)
-            )
+            look = partial(block.look, k_BLND=k_BLND, v_BLND=v_BLND, code_BLD=code_BLD, ok_BL=ok_BL)
+            h_BND = block(h_BND, look)
         return torch.where(some_B, self._fused(x_BND, h_BND), x_BND)
 
     def group(
@@ -180,5 +202,5 @@ def _earlier(block: Block, k_BTND: Tensor, v_BTND: Tensor, code_BTLD: Tensor | N
     for t in range(1, len(q_TBND)):
         # Stacked anew at each tick: the gradient of a slice would be zeros as large as the whole.
         k_BLND, v_BLND = torch.stack(k_TBND[:t], 1), torch.stack(v_TBND[:t], 1)
-        seen.append(block.look(q_TBND[t], k_BLND, v_BLND, None if code_BTLD is None else code_BTLD[:, t, :t], None))
+        seen.append(block.look(q_TBND[t], k_BLND, v_BLND, None if code_BTLD is None else code_BTLD[:, t, :t]))
     return torch.stack(seen, 1).flatten(0, 1)
