@@ -1,6 +1,6 @@
 """Audit every task of the tabletop and write results/tabletop_audit: is it possible, what is chance, does it leak?
 
-python recipes/audit_tabletop.py        # about five minutes on one core
+python recipes/audit_tabletop.py        # about a minute for each task on one core
 """
 
 import time
@@ -11,10 +11,11 @@ from engram.report.table import write_result
 
 NOTES = """\
 `expert`: the scripted expert, which is told the answer. `blind expert`: the same, going for a candidate at random; its
-success is chance. `leak probe`: a quadratic ridge classifier reads the answer off both images and the proprioception
-at the first tick of choice; fitted on as many episodes again, accuracy on episodes held out, whose interval has to
-contain `chance`. The same probe with the cue in the picture, at the first tick of the cue (`at_cue`) and at the first
-tick of choice of the visible twin (`visible_twin`), shows that it would see a leak."""
+success is chance (conveyor: one who waits until the cube is back in view). `leak probe`: a quadratic ridge classifier
+reads the answer off both images and the proprioception at the first tick of choice; fitted on as many episodes again,
+accuracy on episodes held out, whose interval has to contain `chance`. The same probe with the cue in the picture, at
+the first tick of the cue (`at_cue`) and at the first tick of choice of the visible twin (`visible_twin`), shows that it
+would see a leak."""
 
 
 def main(path: Path = Path("results/tabletop_audit.json")) -> None:
