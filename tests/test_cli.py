@@ -618,7 +618,7 @@ class TestOtherCommands:
         assert refused("bench", "P4", "--all") == "--all: expected no row and no --against beside it, found 'P4'"
 
     def test_unknown_bench_row(self, refused):
-        assert re.fullmatch(r"benchmark row: expected one of P4, .*, found 'P99'; choose .*", refused("bench", "P99"))
+        assert re.fullmatch(r"benchmark row: expected one of P1, .*, found 'P99'; choose .*", refused("bench", "P99"))
 
     def test_missing_optional_package(self, refused, tmp_path, monkeypatch):
         for name in [name for name in sys.modules if name.startswith("engram.envs.tabletop.")]:
