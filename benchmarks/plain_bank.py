@@ -134,7 +134,7 @@ def play(plain: PlainBank, x_BTND: Tensor, tick_BT: Tensor, first_BT: Tensor, wr
                 plain.begin(row)
             fused_T.append(plain.read(row, x_BTND[row, t], int(tick_BT[row, t])))
             if write_BT[row, t]:
-                written = fused_T[-1] if plain.bank.writes == "fused" else x_BTND[row, t]
+                written = fused_T[-1] if plain.bank.write_fused else x_BTND[row, t]
                 plain.write(row, written, int(tick_BT[row, t]))
         fused_BT.append(torch.stack(fused_T))
     return torch.stack(fused_BT)

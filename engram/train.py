@@ -49,6 +49,7 @@ from engram.policies.build import Built
 from engram.policies.design import Design, require_whole_windows
 from engram.policies.through import Through
 from engram.settings import Settings
+from engram.tensors import read_tensors
 from engram.types import Window
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ def _read_training(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, Ten
     if not path.is_file():
         do = "choose another folder or delete it"
         raise ValueError(f"{folder}: expected a run to go on with, found something else (no training.json); {do}")
-    weights, tensors = (checkpoint.read_tensors(folder / f"{name}.safetensors") for name in ("model", "training"))
+    weights, tensors = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "training"))
     return _read_state(path), weights, tensors
 
 

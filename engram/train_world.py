@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engram import device, draws, provenance
@@ -29,6 +29,7 @@ from engram.data.lerobot import Dataset
 from engram.files import replace_text
 from engram.policies.checkpoint import Staged, recover
 from engram.settings import WorldSettings
+from engram.tensors import fill, read_tensors
 from engram.types import Observation
 from engram.world import checkpoint
 from engram.world.begin import published, tiny
@@ -210,8 +211,8 @@ class _Run:
         if not folder.exists():
             metrics.write_text("")
             return
-        checkpoint.fill(self.world, load_file(folder / "model.safetensors"), folder)
-        for key, value in load_file(folder / "training.safetensors").items():
+        fill(self.world, read_tensors(folder / "model.safetensors"), folder)
+        for key, value in read_tensors(folder / "training.safetensors").items():
             part, name = key.split("/", 1)
             self.optimizer.state[self.learned[name]][part] = value.to(self.world.added.device)
         state = json.loads((folder / "training.json").read_text())

@@ -67,7 +67,7 @@ def tick_by_tick(made: Bank, carry: Carry, x_BTND, tick_BT, first_BT, write_BT) 
     for t in range(T):
         carry = carries.where(first_BT[:, t], made.init(B), carry)
         fused.append(made.read(carry, x_BTND[:, t], tick_BT[:, t])[0])
-        written = fused[-1] if made.writes == "fused" else x_BTND[:, t]
+        written = fused[-1] if made.write_fused else x_BTND[:, t]
         carry = made.write(carry, written, tick_BT[:, t], write_BT[:, t])
     return torch.stack(fused, 1), carry
 

@@ -10,7 +10,7 @@ import engram
 # Rooms of one level never import one another. The programs, all "level 4" in the design, are four steps here: the
 # stages of the work, trainings side by side, what runs several stages, and the command line in front of everything.
 ROOMS = (
-    ("__init__", "types", "carry", "device", "draws", "stats", "files", "provenance", "settings"),
+    ("__init__", "types", "carry", "device", "draws", "tensors", "words", "stats", "files", "provenance", "settings"),
     ("backbones", "memory", "world", "experts", "skills", "data", "envs"),
     ("policies",),
     ("session",),

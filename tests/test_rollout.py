@@ -13,7 +13,7 @@ from doubles import SPEC, BlindPolicy, CuePolicy
 from game import RecallGame, make
 
 from engram.carry import Carry
-from engram.policies.build import Design
+from engram.policies.design import BankDesign, Design
 from engram.rollout import CounterError, EpisodeError, compare, evaluate, film, interventions, summarise
 from engram.rollout.interventions import Donor, Moment
 from engram.rollout.records import donors, fingerprint, read
@@ -308,6 +308,24 @@ def test_a_policy_that_skips_writes_fails_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(policy, "_write", lambda carry, x, tick, mask: write(carry, x, tick, mask & (tick == 0)))
     with pytest.raises(CounterError, match="seed 0: expected .*'writes': .* found .*'writes': 1"):
         run(policy, tmp_path / "skips.jsonl", seeds=[0])
+
+
+@pytest.mark.parametrize(("rule", "few"), [({"every": 3}, True), ({"when": "keyframes"}, False)])
+def test_writes_are_as_many_as_the_rule_of_the_policy_asks_for(tmp_path, monkeypatch, rule, few):
+    policy = fakes.policy(Design(memory="bank", bank=BankDesign(capacity=2, steps=1, **rule)), spec=SPEC)
+    counters = run(policy, tmp_path / "ruled.jsonl", seeds=[0, 1])["counters"]
+    ticks = [line["ticks"] for line in read(tmp_path / "ruled.jsonl")]
+    assert 2 <= counters["writes"] <= counters["observations"] == sum(ticks)
+    assert not few or counters["writes"] == sum(-(-t // 3) for t in ticks)
+    monkeypatch.setattr(policy, "writes", lambda ticks: range(ticks + 1, ticks + 2))
+    with pytest.raises(CounterError, match="seed 0: expected .*'writes': .* found"):
+        run(policy, tmp_path / "other.jsonl", seeds=[0])
+
+
+def test_a_rule_or_a_way_of_reading_that_no_tensor_shows_makes_another_policy():
+    banks = ({}, {"every": 2}, {"when": "keyframes"}, {"heads": 2}, {"merge": "fifo"}, {"guidance": 1.0}, {"steps": 3})
+    made = [fakes.policy(Design(memory="bank", bank=BankDesign(capacity=2, **bank)), spec=SPEC) for bank in banks]
+    assert len({fingerprint(policy) for policy in made}) == len(banks)
 
 
 def test_a_memory_that_never_moves_fails_the_run(tmp_path):

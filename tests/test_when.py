@@ -55,6 +55,15 @@ def test_a_hand_that_moves_or_turns_far_enough_since_the_last_write_writes():
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12), st.integers(1, 11))
+def test_an_episode_holds_as_many_writes_as_its_rule_may_make(steps, gap):
+    pose = np.zeros((len(steps), 7))
+    pose[:, 0] = np.cumsum(steps)
+    for rule in (Every(gap), Keyframes(gap=gap)):
+        assert len(due_at(rule, pose)) in rule.writes(len(steps))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12), st.integers(1, 11))
 def test_a_split_window_writes_where_the_whole_does(steps, cut):
     pose = np.zeros((len(steps), 7))
     pose[:, 0] = np.cumsum(steps)

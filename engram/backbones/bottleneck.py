@@ -31,6 +31,10 @@ class Bottleneck(nn.Module):
         self.gate = nn.Sequential(nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, wide), nn.Sigmoid())
         self.norm = nn.LayerNorm(out)
 
+    def extra_repr(self) -> str:
+        """What the tensors of a bottleneck do not show."""
+        return f"views={self.views}"
+
     def forward(self, x_BNC: Float[Tensor, "B N C"]) -> Float[Tensor, "B N D"]:
         """Perceptual tokens at the places of the vision tokens, all views in a row."""
         wide = [self._gated(view) for view in self.up(x_BNC).relu().split(self.views, 1)]

@@ -11,8 +11,6 @@ insulated  images and proprioception see one another, text sees text, neither se
 Legend: B rows, C cameras, N tokens, S text tokens, D width, L layers; kv_BLXND and ok_BN as in streams.py.
 """
 
-import re
-import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -27,6 +25,7 @@ from torch.nn.functional import pad
 
 from engram.backbones.notes import Notes
 from engram.backbones.streams import Stream, against, alone, together
+from engram.words import word_ids as hashed
 
 VOCABULARY, TEXT_TOKENS = 512, 16
 CAMERAS, SIDE = ("base", "wrist"), 64  # what the shipped weights were pretrained on: these cameras; pixels a side
@@ -47,9 +46,7 @@ def word_ids(instruction: str) -> tuple[int, ...]:
 
     Some words share an id, "orange" and "cubes" among them: instructions should differ in more than one word.
     """
-    words = re.findall(r"[a-z0-9]+", instruction.lower())[:TEXT_TOKENS]
-    ids = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words]
-    return tuple(ids + [0] * (TEXT_TOKENS - len(ids)))
+    return tuple(hashed(instruction, VOCABULARY, TEXT_TOKENS))
 
 
 class VisionTower(nn.Module):

@@ -148,7 +148,8 @@ class Groups:
     def __getitem__(self, step: int) -> Ticks:
         """The frames of `step` >= 0."""
         place, total = (step * self.world + self.rank) * self.slots + np.arange(self.slots), len(self._lengths)
-        episode = np.array([_permutation(total, self.seed, at // total)[at % total] for at in place.tolist()])
+        order = {epoch: _permutation(total, self.seed, epoch) for epoch in set((place // total).tolist())}
+        episode = np.array([order[at // total][at % total] for at in place.tolist()])
         drawn = [self._drawn(at, int(self._lengths[e])) for at, e in zip(place.tolist(), episode.tolist(), strict=True)]
         tick, valid = (np.stack(column) for column in zip(*drawn, strict=True))
         first = np.broadcast_to(np.arange(self.ticks) == 0, tick.shape)

@@ -74,7 +74,7 @@ class Bank(Memory):
         if width % heads:
             raise ValueError(f"heads: expected a divisor of {width}, found {heads}; choose another number")
         self.streams, self.width, self.capacity = tuple(streams), width, capacity
-        self.time, self.merge, self.writes, self.aligned = time, merge, write, aligned
+        self.time, self.merge, self.write_fused, self.aligned = time, merge, write == "fused", aligned
         timed = time != "none"
         self.read_by = nn.ModuleList(Retrieval(width, form, heads, blocks, timed, fusion) for _ in streams)
         self.groups = (tuple(range(len(streams))),) if aligned else tuple((s,) for s in range(len(streams)))
@@ -82,7 +82,7 @@ class Bank(Memory):
     def extra_repr(self) -> str:
         return (
             f"streams={self.streams}, capacity={self.capacity}, time={self.time}, merge={self.merge}, "
-            f"write={self.writes}, aligned={self.aligned}"
+            f"write_fused={self.write_fused}, aligned={self.aligned}"
         )
 
     def init(self, batch: int) -> Carry:
@@ -135,7 +135,7 @@ class Bank(Memory):
 
         Equal to `read` and `write` tick by tick, rows with `first` forgetting before.
         """
-        if self.writes == "fused":
+        if self.write_fused:
             return self._scan(carry, x_BTND, tick_BT, first_BT, write_BT)
         written_BT, group = self._written(carry, first_BT, write_BT), self._is_group(first_BT, write_BT)
         after = {WRITTEN: written_BT[:, -1] + write_BT[:, -1]}

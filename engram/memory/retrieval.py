@@ -73,6 +73,10 @@ class Block(nn.Module):
             for weight in (*out.parameters(), *down.parameters()):
                 nn.init.zeros_(weight)
 
+    def extra_repr(self) -> str:
+        """What the tensors of a block do not show."""
+        return f"form={self.form}, heads={self.heads}, own={self.own}"
+
     def project(self, entries: Float[Tensor, "*lead D"]) -> tuple[Tensor, Tensor]:
         """Keys and values of entries, before they know their time; a single head takes the entries themselves."""
         if self.heads == 1:

@@ -7,6 +7,8 @@ keyframes  when the hand has moved or turned since the last write, or has waited
 Legend: B rows, T ticks, P proprioception.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -18,13 +20,20 @@ from engram.carry import Carry
 ANCHOR, ANCHOR_TICK = "memory/anchor", "memory/anchor_tick"  # pose (B,6) and tick (B,) of the last write
 
 
+@dataclass(frozen=True)
 class Every:
     """Each n-th tick, from the first on; ValueError for n below 1."""
 
-    def __init__(self, ticks: int = 1):
-        if ticks < 1:
-            raise ValueError(f"every: expected at least 1 tick between writes, found {ticks}; raise it")
-        self.ticks = ticks
+    ticks: int = 1
+
+    def __post_init__(self):
+        if self.ticks < 1:
+            raise ValueError(f"every: expected at least 1 tick between writes, found {self.ticks}; raise it")
+
+    def writes(self, ticks: int) -> range:
+        """How many writes an episode of so many ticks may hold."""
+        due = -(-ticks // self.ticks)
+        return range(due, due + 1)
 
     def init(self, batch: int, device: torch.device) -> Carry:
         """Nothing to remember."""
@@ -35,6 +44,7 @@ class Every:
         return tick_B % self.ticks == 0, {}
 
 
+@dataclass(frozen=True)
 class Keyframes:
     """When the hand moved by more than `metres` or turned by more than `radians` since the last write, or `gap` ticks
     went by.
@@ -42,11 +52,18 @@ class Keyframes:
     Proprioception must begin with x, y, z and three angles. Angles are compared as they are, the short way round.
     """
 
-    def __init__(self, metres: float = 0.01, radians: float = 0.4, gap: int = 120):
-        if not (metres >= 0 and radians >= 0 and gap >= 1):
-            found = f"{metres} m, {radians} rad, {gap} ticks"
+    metres: float = 0.01
+    radians: float = 0.4
+    gap: int = 120
+
+    def __post_init__(self):
+        if not (self.metres >= 0 and self.radians >= 0 and self.gap >= 1):
+            found = f"{self.metres} m, {self.radians} rad, {self.gap} ticks"
             raise ValueError(f"keyframes: expected distances of 0 or more and a gap of 1 or more, found {found}")
-        self.metres, self.radians, self.gap = metres, radians, gap
+
+    def writes(self, ticks: int) -> range:
+        """How many writes an episode of so many ticks may hold: the first tick's, and one after each gap at least."""
+        return range(1 + (ticks - 1) // self.gap, ticks + 1)
 
     def init(self, batch: int, device: torch.device) -> Carry:
         """No write yet: whatever comes is due."""

@@ -45,6 +45,10 @@ class Policy(nn.Module, abc.ABC):
         """Where its weights are, and with them all that it computes."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
+    def writes(self, ticks: int) -> range:
+        """How many writes of memory an episode of so many ticks may hold: one each, where no rule says otherwise."""
+        return range(ticks, ticks + 1)
+
     @abc.abstractmethod
     def init(self, batch: int) -> Carry:
         """The carry that `batch` episodes start with: lasting keys only; pure."""

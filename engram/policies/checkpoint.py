@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from typeguard import TypeCheckError, check_type
 
 from engram.backbones import tiny
@@ -23,6 +23,7 @@ from engram.data.normalise import Normaliser
 from engram.policies.base import Policy
 from engram.policies.build import build
 from engram.policies.design import BankDesign, Design
+from engram.tensors import fill, read_tensors
 from engram.types import Spec
 
 FORMAT = 1
@@ -58,7 +59,7 @@ def load(folder: Path | str) -> tuple[Policy, Design]:
     config = _config(folder)
     design, spec = _fields(Design, config["design"], folder), _fields(Spec, config["spec"], folder)
     policy = build(design, spec, Normaliser(torch.zeros(spec.action_dim), torch.ones(spec.action_dim)))
-    _fill(policy, _shipped(config, folder) | read_tensors(folder / "model.safetensors"), folder)
+    fill(policy, _shipped(config, folder) | read_tensors(folder / "model.safetensors"), folder)
     return policy.eval(), design
 
 
@@ -239,29 +240,3 @@ def _bank(values: object, folder: Path) -> BankDesign:
         found = f"found {values!r}; the file was changed, use another checkpoint"
         raise ValueError(f"{folder}/config.json: bank: expected the fields of BankDesign, {found}")
     return _fields(BankDesign, values, folder)
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, by name. ValueError if it is missing, cut short or something else."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: expected readable safetensors, found: {error}; use another checkpoint") from error
-
-
-def _fill(policy: Policy, found: dict[str, torch.Tensor], folder: Path) -> None:
-    """Copy tensors by name, refusing anything missing, unknown or of another shape or dtype."""
-    wanted = policy.state_dict()
-    for name in sorted(wanted.keys() | found.keys()):
-        expected, got = (_kind(tensors.get(name)) for tensors in (wanted, found))
-        if expected != got:
-            raise ValueError(
-                f"{folder}: tensor {name}: expected {expected}, found {got}; "
-                "config.json and weights do not belong together, or another version of Engram wrote them; "
-                "use another checkpoint"
-            )
-    policy.load_state_dict(found)
-
-
-def _kind(tensor: torch.Tensor | None) -> str:
-    return "none" if tensor is None else f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

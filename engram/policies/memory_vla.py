@@ -78,7 +78,13 @@ class MemoryVLA(Policy):
             raise ValueError(f"replan: expected 1 to {self.chunk} ticks (the chunk), found {replan}")
         self.spec, self.trunk, self.perception, self.memory = spec, trunk, perception, bank
         self.expert, self.action = expert, action
-        self.replan, self.rule, self._part = replan, rule or Every(), PARTS[streams]
+        self.replan, self.rule, self.streams, self._part = replan, rule or Every(), streams, PARTS[streams]
+
+    def extra_repr(self) -> str:
+        return f"streams={self.streams}, rule={self.rule}"
+
+    def writes(self, ticks: int) -> range:
+        return self.rule.writes(ticks)
 
     def init(self, batch: int) -> Carry:
         zero_B = torch.zeros(batch, dtype=torch.int64, device=self.device)
@@ -93,7 +99,7 @@ class MemoryVLA(Policy):
         if self.memory is not None:
             kept_BND = self._kept(x_BND)
             fused_BND = self.memory.read(carry, kept_BND, obs.tick)[0]
-            written_BND = fused_BND if self.memory.writes == "fused" else kept_BND
+            written_BND = fused_BND if self.memory.write_fused else kept_BND
             write_B, due = self.rule.due(carry, obs.proprio, obs.tick)
             after = self.memory.write(carry, written_BND, obs.tick, write_B)
             carry = counted(carry, after | carries.where(write_B, due, {key: carry[key] for key in due}), write_B)

@@ -1,8 +1,9 @@
 """The loop: episodes of one policy in many lanes of one vector environment.
 
 A control tick is one observation shown to the policy and one action taken from it. An episode of T ticks therefore
-has T observations, T writes asked for (none for a policy without memory), ceil(T / replan) plans, and T rendered
-frames that the policy saw; the frame after the last action is rendered too, but shown to nobody and not counted.
+has T observations, as many writes as its policy asks for (`Policy.writes`: T where no rule says otherwise; none without
+a memory), ceil(T / replan) plans, and T rendered frames that the policy saw; the frame after the last action is
+rendered too, but shown to nobody and not counted.
 """
 
 import math
@@ -246,10 +247,11 @@ def _counters(episode: _Lane) -> dict[str, int]:
 
 def _require_agreement(policy: Policy, episode: _Lane, counters: dict[str, int]) -> None:
     ticks = int(episode.info["tick"])
+    asked = policy.writes(ticks) if episode.fresh else range(1)
     expected = {
         "observations": ticks,
         "plans": math.ceil(ticks / policy.replan),
-        "writes": ticks if episode.fresh else 0,
+        "writes": min(max(counters["writes"], asked[0]), asked[-1]),
         "renders": ticks,
     }
     if counters != expected:

@@ -6,10 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from engram.tensors import fill, read_tensors
 from engram.world.latents import Patches, Vae
 from engram.world.model import Outlook, World
 from engram.world.published import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel, settings
@@ -65,19 +64,8 @@ def load(folder: Path | str, joint: bool = False) -> World:
     """
     folder = Path(folder)
     world = build(_config(folder), folder)
-    fill(world, _tensors(folder / "model.safetensors"), folder)
+    fill(world, read_tensors(folder / "model.safetensors"), folder)
     return world.eval().learn(joint)
-
-
-def fill(world: World, found: dict[str, torch.Tensor], folder: Path) -> None:
-    """Copy tensors by name. ValueError for one that is missing, unknown or of another shape or dtype."""
-    wanted = world.state_dict()
-    for name in sorted(wanted.keys() | found.keys()):
-        expected, got = (_kind(tensors.get(name)) for tensors in (wanted, found))
-        if expected != got:
-            do = "config.json and weights do not belong together: use another checkpoint"
-            raise ValueError(f"{folder}: tensor {name}: expected {expected}, found {got}; {do}")
-    world.load_state_dict(found)
 
 
 def _config(folder: Path) -> dict:
@@ -96,14 +84,3 @@ def _config(folder: Path) -> dict:
         found = "a file of something else"
         raise ValueError(f"{path}: expected a world model of format {FORMAT}, found {found}; give a stage-1 checkpoint")
     return config["world"]
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: expected readable safetensors, found: {error}; use another checkpoint") from error
-
-
-def _kind(tensor: torch.Tensor | None) -> str:
-    return "none" if tensor is None else f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -9,8 +9,6 @@ The number of tokens is fixed, since the network has no mask: padding is a token
 Legend: B rows, S tokens, D width.
 """
 
-import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from engram.words import word_ids
 
 VOCABULARY, WORDS = 4096, 16  # so many that two words of an instruction hardly ever share a vector
 CLIP_TOKENS = 20
@@ -41,7 +41,7 @@ class Words(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "B S D"]:
         """Tokens of each text."""
-        ids_BS = torch.tensor([_ids(text) for text in texts], device=self.place.device)
+        ids_BS = torch.tensor([word_ids(text, VOCABULARY, WORDS) for text in texts], device=self.place.device)
         return self.words(ids_BS) + self.place
 
 
@@ -115,9 +115,3 @@ def tokenizer(folder: Path) -> Any:
         do = "pip install transformers, or let the model learn its own words"
         raise ImportError(f"{folder}: CLIP text needs the package transformers, which is missing; {do}") from missing
     return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-def _ids(text: str) -> list[int]:
-    """Ids of the words, 1 .. VOCABULARY - 1 by hash, then zeros."""
-    words = re.findall(r"[a-z0-9]+", text.lower())[:WORDS]
-    return [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words] + [0] * (WORDS - len(words))
